@@ -1,0 +1,87 @@
+"""What a number format is: a frozen value with derived facts and one pure rounding function."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+__all__ = ["Format"]
+
+
+class Format(ABC):
+    """A number format. Children are frozen dataclasses and final.
+
+    `str(fmt)` is the canonical text and `parse(str(fmt)) == fmt`.
+    """
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def element_bits(self) -> int:
+        """Bits of one element, shared scales apart."""
+
+    @property
+    @abstractmethod
+    def maximum(self) -> float:
+        """The largest value the format represents."""
+
+    @property
+    @abstractmethod
+    def minimum(self) -> float:
+        """The smallest (most negative) value the format represents."""
+
+    @property
+    @abstractmethod
+    def step(self) -> float:
+        """The smallest positive value: the grid step, or the smallest subnormal."""
+
+    @property
+    def is_float(self) -> bool:
+        """Whether neighbouring values grow apart with their size."""
+        return False
+
+    @property
+    def block_size(self) -> int:
+        """Elements that share one scale; 1 where none do."""
+        return 1
+
+    @property
+    def bits(self) -> float:
+        """Bits per element, the shared scale of a full block included."""
+        return float(self.element_bits)
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether parameters are still to be read off data (`calibrate`) before the format can quantise."""
+        return False
+
+    def storage_bits(self, shape: Sequence[Any]) -> Any:
+        """Bits to store a tensor: exact, partial blocks and shared scales included.
+
+        Args:
+            shape: sizes, each an int or an int64 array of candidates' sizes (all of one length).
+
+        Returns:
+            An int, or an array of them where a size is an array.
+        """
+        count: Any = 1
+        for size in shape:
+            count = count * (size if isinstance(size, np.ndarray) else int(size))
+        return count * self.element_bits
+
+    def calibrate(self, observed: Any) -> Format:
+        """The concrete format for observed values; a concrete format returns itself."""
+        return self
+
+    @abstractmethod
+    def quantise(self, x: Tensor) -> Tensor:
+        """Round every element to the format: a new tensor of x's shape, dtype and device."""
+
+    def quantise_(self, x: Tensor) -> Tensor:
+        """The same result, written into x where that saves memory; x must not be used afterwards."""
+        return self.quantise(x)
