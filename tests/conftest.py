@@ -11,7 +11,11 @@ from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
 settings.register_profile(
-    "dovetail", deadline=None, derandomize=True, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    "dovetail",
+    deadline=None,
+    derandomize=True,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("dovetail")
 

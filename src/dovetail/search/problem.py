@@ -109,7 +109,9 @@ class Problem:
         if not self.cost_objectives:
             return np.empty((len(rows), 0))
         prices = self.price(rows)
-        return np.stack([np.asarray(prices[self.objectives[i].name], dtype=np.float64) for i in self.cost_objectives], axis=1)
+        return np.stack(
+            [np.asarray(prices[self.objectives[i].name], dtype=np.float64) for i in self.cost_objectives], axis=1
+        )
 
     def is_feasible(self, rows: Rows) -> NDArray[np.bool_]:
         """Which rows keep every constraint on costs: [n]."""

@@ -251,7 +251,9 @@ def build_space(
     notes: list[str] = []
     decisions = _precision_decisions(graph, precision, notes) + _width_decisions(graph, width, notes)
     if not decisions and not allow_empty:
-        raise ConfigError("space: there is nothing to decide. Add a [[space.precision]] or a [[space.width]] rule that matches the model.")
+        raise ConfigError(
+            "space: there is nothing to decide. Add a [[space.precision]] or a [[space.width]] rule that matches the model."
+        )
     base = tuple((group.name, group.base) for group in graph.groups)
     return Space(tuple(decisions), base, tuple(notes))
 
@@ -274,8 +276,12 @@ def _precision_decisions(graph: Graph, rules: Sequence[PrecisionRule], notes: li
                 continue
             targets = [op for op in fresh if kind in op.sites]
             if not targets:
-                notes.append(f"{rule.where}: no operation that {rule.operations!r} matches has a {kind}; its formats are not used.")
-            decisions += [(order[ops[0].name], _decide_formats(rule, kind, ops)) for ops in _bundles(targets, rule.together)]
+                notes.append(
+                    f"{rule.where}: no operation that {rule.operations!r} matches has a {kind}; its formats are not used."
+                )
+            decisions += [
+                (order[ops[0].name], _decide_formats(rule, kind, ops)) for ops in _bundles(targets, rule.together)
+            ]
     return [decision for _, decision in sorted(decisions, key=lambda item: item[0])]
 
 
