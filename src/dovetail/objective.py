@@ -1,0 +1,54 @@
+"""What a search wants: figures to make large or small, and bounds to keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Constraint", "Objective"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """One figure to make large or small.
+
+    Args:
+        name: a metric or a cost.
+        direction: which way is better.
+        scale: its weight in a weighted sum.
+        is_cost: whether it follows from the plan alone, so that it is known before evaluation.
+    """
+
+    name: str
+    direction: Literal["minimize", "maximize"]
+    scale: float = 1.0
+    is_cost: bool = False
+
+    @property
+    def sign(self) -> float:
+        """1 where more is better, -1 where less is."""
+        return 1.0 if self.direction == "maximize" else -1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """A bound that a plan must keep, e.g. `model_bytes <= 4096`.
+
+    Args:
+        metric: a metric or a cost.
+        op: which side is allowed; the bound itself is.
+        limit: the bound, in the figure's own unit.
+        is_cost: whether it can be checked before evaluation.
+    """
+
+    metric: str
+    op: Literal["<=", ">="]
+    limit: float
+    is_cost: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Whether a value keeps the bound; NaN does not."""
+        return value <= self.limit if self.op == "<=" else value >= self.limit
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.op} {self.limit:g}"
