@@ -1,7 +1,7 @@
 """A plan: what one candidate is.
 
-A plan gives number formats to sites and widths to width groups. It is a value: frozen, hashable, canonical. Two plans that ask for
-the same thing are equal, however they were spelt, so a plan is its own cache key.
+A plan gives number formats to sites and widths to width groups. It is a value: frozen, hashable, canonical. Two plans
+that ask for the same thing are equal, however they were spelt, so a plan is its own cache key.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ class Plan:
         for operation, kinds in _table(data.get("formats", {}), f"{where}.formats").items():
             for kind, text in _table(kinds, f"{where}.formats.{operation}").items():
                 if kind not in SiteKind._value2member_map_:
-                    raise PlanError(f"{where}.formats.{operation}: {unknown_name('site', kind, list(SiteKind))}")
+                    raise PlanError(
+                        f"{where}.formats.{operation}: {unknown_name('site', kind, [k.value for k in SiteKind])}"
+                    )
                 if not isinstance(text, str):
                     raise PlanError(f"{where}.formats.{operation}.{kind}: must be a format's text, got {text!r}.")
                 formats[Site(operation, SiteKind(kind))] = parse(text)

@@ -1,7 +1,7 @@
 """The space of a search: an ordered list of decisions, each with its choices.
 
-A row is a tuple of choice indices, one per decision; a space can be counted, enumerated (mixed radix, last decision fastest),
-turned into plans and priced in bulk, all without listing it.
+A row is a tuple of choice indices, one per decision; a space can be counted, enumerated (mixed radix, last decision
+fastest), turned into plans and priced in bulk, all without listing it.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class PrecisionRule:
 class WidthRule:
     """Channel multipliers to choose from for the width groups that a pattern names.
 
-    A group of base width b gets `b * multiplier` channels, rounded to the nearest multiple of `round_to` and of what the group itself
-    demands (half goes up).
+    A group of base width b gets `b * multiplier` channels, rounded to the nearest multiple of `round_to` and of what the
+    group itself demands (half goes up).
 
     Args:
         groups: a group's name or a glob of names.
@@ -105,7 +105,7 @@ class Decision:
 
     @property
     def sizes(self) -> tuple[float, ...]:
-        """A number per choice that grows with precision (bits per element) or width (channels): what orders the choices."""
+        """A number per choice that grows with precision (bits per element) or width (channels)."""
         if self.kind == "precision":
             return tuple(fmt.bits for fmt in self.formats)
         return tuple(float(sum(widths)) for widths in self.widths)
@@ -127,7 +127,7 @@ class Space:
         notes: what the user should know about the rules that made it.
 
     Example:
-        A space of two decisions with four choices each has size 16, and `space.plan(space.row_at(5))` is its sixth plan.
+        Two decisions with four choices each make a space of size 16; `space.plan(space.row_at(5))` is its sixth plan.
     """
 
     decisions: tuple[Decision, ...]
@@ -242,17 +242,18 @@ def build_space(
 ) -> Space:
     """The space that rules span over a graph.
 
-    Rules are read in order and the first that matches an operation or a group wins. Decisions stand in the order of their first target.
+    Rules are read in order and the first that matches an operation or a group wins. Decisions stand in the order of
+    their first target.
 
     Raises:
-        ConfigError: A rule matches nothing (unless optional), names a frozen group, has no choices, or gives a group no channels; or there
-            is nothing to decide.
+        ConfigError: A rule matches nothing (unless optional), names a frozen group, has no choices, or gives a group no
+            channels; or there is nothing to decide.
     """
     notes: list[str] = []
     decisions = _precision_decisions(graph, precision, notes) + _width_decisions(graph, width, notes)
     if not decisions and not allow_empty:
         raise ConfigError(
-            "space: there is nothing to decide. Add a [[space.precision]] or a [[space.width]] rule that matches the model."
+            "space: there is nothing to decide. Add a [[space.precision]] or [[space.width]] rule that matches."
         )
     base = tuple((group.name, group.base) for group in graph.groups)
     return Space(tuple(decisions), base, tuple(notes))
@@ -277,7 +278,7 @@ def _precision_decisions(graph: Graph, rules: Sequence[PrecisionRule], notes: li
             targets = [op for op in fresh if kind in op.sites]
             if not targets:
                 notes.append(
-                    f"{rule.where}: no operation that {rule.operations!r} matches has a {kind}; its formats are not used."
+                    f"{rule.where}: nothing that {rule.operations!r} matches has a {kind}; its formats are not used."
                 )
             decisions += [
                 (order[ops[0].name], _decide_formats(rule, kind, ops)) for ops in _bundles(targets, rule.together)
@@ -301,7 +302,8 @@ def _why_no_operation(graph: Graph, rule: PrecisionRule, matched: list[Operation
     if matched:
         return f"{rule.where}: all that {rule.operations!r} matches is taken by earlier rules. Remove it or move it up."
     known = {name for op in graph.operations if op.sites for name in (op.name, op.type)}
-    return f"{rule.where}: operations = {rule.operations!r} matches nothing: {unknown_name('operation', rule.operations, known)}"
+    near = unknown_name("operation", rule.operations, known)
+    return f"{rule.where}: operations = {rule.operations!r} matches nothing: {near}"
 
 
 def _width_decisions(graph: Graph, rules: Sequence[WidthRule], notes: list[str]) -> list[Decision]:
@@ -342,8 +344,9 @@ def _scale(rule: WidthRule, group: WidthGroup, multiplier: Fraction) -> int:
     width = math.floor(group.base * multiplier / step + Fraction(1, 2)) * step
     if width < 1:
         raise ConfigError(
-            f"{rule.where}: group {group.name!r} has {group.base} channels, and x{_number(multiplier)} rounded to a multiple of {step} "
-            f"leaves 0. The smallest multiplier that leaves any is {_number(Fraction(step, 2 * group.base))}."
+            f"{rule.where}: group {group.name!r} has {group.base} channels, and x{_number(multiplier)} rounded to a "
+            f"multiple of {step} leaves 0. The smallest multiplier that leaves any is "
+            f"{_number(Fraction(step, 2 * group.base))}."
         )
     return width
 
