@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from dovetail.errors import StudyError
+from dovetail.record import Trial, TrialState
+from dovetail.study import Study, StudyHeader, storage_url
+
+
+def test_trials_come_back_to_the_bit_and_in_order(tmp_path: Path, header: StudyHeader, trials: list[Trial]) -> None:
+    with Study.create(tmp_path / "study.db", "a", header) as study:
+        study.append(trials[2:])
+        study.append(trials[:2])
+    with Study.open(tmp_path / "study.db") as study:
+        assert study.header == header
+        assert study.trials() == trials
+        assert study.num_trials == 4
+
+
+def test_a_url_is_a_storage_as_a_file_is(tmp_path: Path, header: StudyHeader, trials: list[Trial]) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    with Study.create(url, "a", header) as study:
+        study.append(trials)
+    assert Study.open(tmp_path / "shared.db", "a").trials() == trials
+
+
+def test_one_storage_keeps_several_studies_apart(tmp_path: Path, header: StudyHeader, trials: list[Trial]) -> None:
+    for name in ("a", "b"):
+        with Study.create(tmp_path / "s.db", name, header) as study:
+            study.append(trials[:2] if name == "a" else trials[2:])
+    assert [t.number for t in Study.open(tmp_path / "s.db", "b").trials()] == [2, 3]
+    with pytest.raises(StudyError, match=r"holds 2 studies \(a, b\): say which"):
+        Study.open(tmp_path / "s.db")
+    with pytest.raises(StudyError, match="unknown study 'c'"):
+        Study.open(tmp_path / "s.db", "c")
+
+
+def test_a_study_of_the_same_identity_goes_on_and_of_another_names_the_differing_key(
+    tmp_path: Path, header: StudyHeader, trials: list[Trial]
+) -> None:
+    with Study.create(tmp_path / "s.db", "a", header) as study:
+        study.append(trials[:1])
+    later = dataclasses.replace(header, created_at="2027-01-01T00:00:00+00:00")
+    assert Study.create(tmp_path / "s.db", "a", later).num_trials == 1
+    other = dataclasses.replace(header, identity=(("data.name", '"jsc"'), ("search.seed", "3")))
+    with pytest.raises(StudyError, match=r'data\.name is "digits" there and "jsc" here'):
+        Study.create(tmp_path / "s.db", "a", other)
+
+
+def test_a_batch_is_all_or_nothing(tmp_path: Path, header: StudyHeader, trials: list[Trial]) -> None:
+    with Study.create(tmp_path / "s.db", "a", header) as study:
+        study.append(trials[1:2])
+        with pytest.raises(StudyError, match="another search is writing this study"):
+            study.append(trials)
+        assert study.trials() == trials[1:2]
+
+
+def test_what_is_appended_can_be_read_while_the_study_is_open_elsewhere(
+    tmp_path: Path, header: StudyHeader, trials: list[Trial]
+) -> None:
+    with Study.create(tmp_path / "s.db", "a", header) as writing:
+        writing.append(trials[:3])
+        with Study.open(tmp_path / "s.db") as reading:
+            assert reading.num_trials == 3
+            writing.append(trials[3:])
+            assert reading.num_trials == 4
+
+
+def test_a_missing_storage_is_an_error_and_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="no such study"):
+        Study.open(tmp_path / "none.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_without_a_study_is_an_error(tmp_path: Path) -> None:
+    sqlite3.connect(tmp_path / "other.db").execute("create table t (x)").connection.close()
+    with pytest.raises(StudyError, match="holds no study"):
+        Study.open(tmp_path / "other.db")
+
+
+def test_a_file_that_is_no_database_is_an_error(tmp_path: Path, header: StudyHeader) -> None:
+    (tmp_path / "s.db").write_text("hello " * 1000)
+    with pytest.raises(StudyError, match="not a database"):
+        Study.create(tmp_path / "s.db", "a", header)
+
+
+def test_a_damaged_trial_names_itself(tmp_path: Path, header: StudyHeader, trials: list[Trial]) -> None:
+    with Study.create(tmp_path / "s.db", "a", header) as study:
+        study.append(trials)
+    connection = sqlite3.connect(tmp_path / "s.db")
+    with connection:
+        connection.execute("update dovetail_trial set row = '[0, 9]' where number = 1")
+    connection.close()
+    with pytest.raises(StudyError, match="trial 1 cannot be read"):
+        Study.open(tmp_path / "s.db").trials()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_an_error_with_a_way_out(tmp_path: Path, header: StudyHeader) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StudyError, match="choose another with --out"):
+        Study.create(tmp_path / "s.db", "a", header)
+
+
+def test_a_missing_folder_is_an_error_with_a_way_out(tmp_path: Path, header: StudyHeader) -> None:
+    with pytest.raises(StudyError, match="choose another with --out"):
+        Study.create(tmp_path / "none" / "s.db", "a", header)
+
+
+def test_a_full_disk_loses_nothing_that_was_stored(tmp_path: Path, header: StudyHeader, trials: list[Trial]) -> None:
+    with Study.create(tmp_path / "s.db", "a", header) as study:
+        study.append(trials[:2])
+        heavy = [dataclasses.replace(t, state=TrialState.FAILED, reason="x" * 50_000, score=None) for t in trials[2:]]
+        with study._engine.connect() as connection:  # SQLite's own limit stands in for a disk of that size
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        sa.event.listen(study._engine, "begin", lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}"))
+        with pytest.raises(StudyError, match=r"full.*Free some space and run the same command again"):
+            study.append(heavy)
+        assert study.trials() == trials[:2]
+
+
+def test_passwords_are_never_shown() -> None:
+    assert "secret" not in str(storage_url("postgresql+psycopg://me:secret@host/db"))
+
+
+def test_a_driver_that_is_not_installed_is_named(header: StudyHeader) -> None:
+    with pytest.raises(StudyError, match="needs a driver that is not installed"):
+        Study.create("nonsense://me:secret@host/db", "a", header)
