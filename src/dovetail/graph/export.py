@@ -1,0 +1,138 @@
+"""Export a model as a function of its parameters, with their channel dimensions symbolic."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+import torch.fx.experimental._config as fx_config
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export
+from torch.fx.traceback import annotate, preserve_node_meta
+
+from dovetail.graph.calls import Call, CallMode
+from dovetail.graph.standins import stand_in
+
+__all__ = ["Exported", "expression", "shadow", "symbolic_export"]
+
+CALL_KEY = "dovetail"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What the exporter gives back.
+
+    Args:
+        program: the exported program; its first inputs are `names`, in order, then the model's inputs.
+        names: parameters and buffers.
+        bindings: value of each symbol in the model as it is.
+    """
+
+    program: ExportedProgram
+    names: tuple[str, ...]
+    bindings: dict[sympy.Symbol, int]
+
+
+class Functional(nn.Module):
+    """The model as f(tensors, inputs, kwargs), so that the shapes of its parameters can be symbolic."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = [model]  # in a list, so that its parameters are not this module's own
+
+    def forward(self, tensors: dict[str, Tensor], inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        model = self.model[0]
+        with CallMode(model, _annotate):
+            output = torch.func.functional_call(model, tensors, inputs, kwargs)
+        return first_tensor(output)
+
+
+def _annotate(call: Call, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    args, kwargs = stand_in(call.function, args, kwargs)
+    with annotate({CALL_KEY: str(call)}):
+        return function(*args, **kwargs)
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The first tensor of a model's output: itself, or the first in a tuple, mapping or dataclass (logits come first
+    there)."""
+    if isinstance(output, Tensor):
+        return output
+    values = output.values() if isinstance(output, Mapping) else output
+    if isinstance(values, (tuple, list)) or isinstance(output, Mapping):
+        for value in values:
+            if value is not None:
+                return first_tensor(value)
+    raise TypeError(f"a model must return a tensor, or a tuple or mapping with one; got {type(output).__name__}.")
+
+
+def shadow(model: nn.Module) -> nn.Module:
+    """A copy of the module tree in eval mode on the very same tensors: what is done to it, the user's model does not
+    see."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(t): t for t in tensors}).eval()
+
+
+def symbolic_export(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exported:
+    """Export f(parameters, inputs) with channel dimensions and the batch symbolic.
+
+    Args:
+        model: a shadow of the user's model.
+        inputs: example inputs; the first dimension of each tensor is the batch and must not be 1.
+        kwargs: example keyword inputs.
+    """
+    parameters = dict(model.named_parameters())
+    tensors = {name: t.detach() for name, t in {**parameters, **dict(model.named_buffers())}.items()}
+    kernels = kernel_parameters(model)
+    shapes = {
+        "tensors": {
+            name: {i: Dim.STATIC if name in kernels and i > 1 else Dim.AUTO for i in range(t.ndim)}
+            for name, t in tensors.items()
+        },
+        "inputs": tuple(_input_shape(x) for x in inputs),
+        "kwargs": {key: _input_shape(x) for key, x in kwargs.items()},
+    }
+    # Without duck shaping, equal sizes are not the same size.
+    with fx_config.patch(use_duck_shape=False), preserve_node_meta(), torch.no_grad():
+        program = export(
+            Functional(model),
+            (tensors, inputs, dict(kwargs)),
+            dynamic_shapes=shapes,
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=False,
+        )
+    return Exported(program, tuple(tensors), _bindings(program))
+
+
+def kernel_parameters(model: nn.Module) -> set[str]:
+    """Names of the weights of convolutions, whose dimensions from 2 on are kernel sizes and stay constants."""
+    by_tensor = {id(p): name for name, p in model.named_parameters()}
+    names = {name for name, p in model.named_parameters() if p.ndim > 3}
+    for module in model.modules():
+        if isinstance(module, nn.modules.conv._ConvNd) and isinstance(module.weight, nn.Parameter):
+            names.add(by_tensor[id(module.weight)])
+    return names
+
+
+def _input_shape(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return {i: Dim.AUTO if i == 0 else Dim.STATIC for i in range(value.ndim)}
+    return None
+
+
+def _bindings(program: ExportedProgram) -> dict[sympy.Symbol, int]:
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor):
+            environment = value.fake_mode.shape_env  # type: ignore[attr-defined]
+            return {symbol: int(size) for symbol, size in environment.backed_var_to_val.items()}
+    return {}
+
+
+def expression(size: int | torch.SymInt) -> sympy.Expr:
+    """A size as a sympy expression."""
+    return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(size)

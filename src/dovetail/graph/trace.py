@@ -1,0 +1,70 @@
+"""Trace a model: export it, and read operations, sites, shapes and width groups off the exported graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from dovetail.graph.collect import collect_groups
+from dovetail.graph.export import Exported, shadow, symbolic_export
+from dovetail.graph.flat import Flat, flatten_program
+from dovetail.graph.graph import Graph
+from dovetail.graph.name import name_operations
+
+__all__ = ["trace"]
+
+
+def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Graph:
+    """The graph of a model in eval mode. The model is read, never changed.
+
+    Args:
+        model: any module that takes tensors and returns a tensor, or a tuple, mapping or dataclass whose first tensor
+            counts.
+        inputs: example inputs, as the model takes them; the first dimension of each tensor is the batch.
+        kwargs: example keyword inputs.
+
+    Raises:
+        TraceError: The model cannot be exported; the message names the line at fault and what to change.
+
+    Example:
+        >>> import torch
+        >>> graph = trace(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), (torch.zeros(2, 4),))
+        >>> [(group.name, group.base, group.frozen) for group in graph.groups]
+        [('0', 8, None), ('2', 2, "its channels are the model's output")]
+    """
+    copied = shadow(model)
+    examples, keywords = (
+        batched(tuple(inputs)),
+        dict(zip(kwargs or {}, batched(tuple((kwargs or {}).values())), strict=True)),
+    )
+    return read_graph(copied, symbolic_export(copied, examples, keywords))
+
+
+def read_graph(model: nn.Module, exported: Exported) -> Graph:
+    """The graph that an export describes."""
+    flat: Flat = flatten_program(exported, model)
+    operations = name_operations(flat, model)
+    groups, flat = collect_groups(flat, operations)
+    return Graph(
+        module=flat.module,
+        operations=operations,
+        groups=groups,
+        parameters={name: flat.tensor_shape(name) for name in flat.parameters},
+        buffers={name: flat.tensor_shape(name) for name in flat.tensor_names if name not in flat.parameters},
+        shapes=flat.shapes,
+        dtypes=flat.dtypes,
+        bindings=flat.bindings,
+        batch=flat.batch,
+        tensor_names=flat.tensor_names,
+        num_inputs=flat.num_inputs,
+    )
+
+
+def batched(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs with a batch of two where it is one: the exporter takes a size of one for a constant."""
+    return tuple(
+        x.repeat(2, *[1] * (x.ndim - 1)) if isinstance(x, Tensor) and x.ndim > 0 and x.shape[0] == 1 else x
+        for x in inputs
+    )
