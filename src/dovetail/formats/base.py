@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from dovetail.formats.statistics import Statistics
 
 __all__ = ["Format"]
 
@@ -28,17 +32,17 @@ class Format(ABC):
     @property
     @abstractmethod
     def maximum(self) -> float:
-        """The largest value the format represents."""
+        """The largest value the format represents; NaN where the data decides it."""
 
     @property
     @abstractmethod
     def minimum(self) -> float:
-        """The smallest (most negative) value the format represents."""
+        """The smallest (most negative) value the format represents; NaN where the data decides it."""
 
     @property
     @abstractmethod
     def step(self) -> float:
-        """The smallest positive value: the grid step, or the smallest subnormal."""
+        """The smallest positive value: the grid step, or the smallest subnormal; NaN where the data decides it."""
 
     @property
     def is_float(self) -> bool:
@@ -74,14 +78,24 @@ class Format(ABC):
             count = count * (size if isinstance(size, np.ndarray) else int(size))
         return count * self.element_bits
 
-    def calibrate(self, observed: Any) -> Format:
+    def calibrate(self, observed: Statistics | Tensor) -> Format:
         """The concrete format for observed values; a concrete format returns itself."""
         return self
 
     @abstractmethod
     def quantise(self, x: Tensor) -> Tensor:
-        """Round every element to the format: a new tensor of x's shape, dtype and device."""
+        """Round every element to the format: a new tensor of x's shape, dtype and device, outside autograd."""
 
     def quantise_(self, x: Tensor) -> Tensor:
         """The same result, written into x where that saves memory; x must not be used afterwards."""
         return self.quantise(x)
+
+    def in_range(self, x: Tensor) -> Tensor | None:
+        """Where the straight-through gradient passes: a mask of x's shape, or None for everywhere.
+
+        Formats that clip pass it where `minimum <= x <= maximum`; formats whose range follows the data pass it
+        everywhere.
+        """
+        if math.isnan(self.maximum) or (math.isinf(self.maximum) and math.isinf(self.minimum)):
+            return None
+        return (x >= self.minimum) & (x <= self.maximum)

@@ -1,0 +1,91 @@
+"""Running a rounding kernel on a tensor of any float dtype, layout or size.
+
+The *carrier* is the tensor's own dtype: rounded values live in it. Kernels compute in float32 (float64 for float64
+carriers). Large contiguous CPU tensors are rounded piece by piece, each piece staying in the processor's cache through
+the whole chain of operations: that is what makes a chain of five passes cost little more than one copy.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dovetail.errors import FormatError
+
+__all__ = ["PIECE", "Kernel", "limit", "precision", "round_elements", "work_dtype"]
+
+PIECE = 1 << 16
+"""Elements rounded at a time: 256 KiB of float32, which stays in a second-level cache with one temporary beside it."""
+
+_PRECISION = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
+
+
+class Kernel(Protocol):
+    """Rounds a float32 or float64 tensor; writes to `out` when given one (never x itself), else to a new tensor."""
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor: ...
+
+
+def work_dtype(x: Tensor) -> torch.dtype:
+    """The dtype kernels compute in for a carrier."""
+    return torch.float64 if precision(x.dtype) == 53 else torch.float32
+
+
+def precision(dtype: torch.dtype) -> int:
+    """Significant bits of a carrier.
+
+    Raises:
+        FormatError: the dtype is not float32, float64, float16 or bfloat16.
+    """
+    if dtype not in _PRECISION:
+        known = ", ".join(str(each).removeprefix("torch.") for each in _PRECISION)
+        raise FormatError(f"quantise: a tensor's dtype must be one of {known}, got {dtype}. Convert it with .float().")
+    return _PRECISION[dtype]
+
+
+def limit(value: float, dtype: torch.dtype) -> float:
+    """The value of the dtype nearest to `value` that is not farther from zero.
+
+    Limits of a format must be representable in the carrier, or clamping would leave the format's range: in bfloat16
+    the 32767 of fixed(16,0) would round up to 32768, so the limit there is 32640.
+    """
+    bits = precision(dtype)
+    if value == 0 or math.isnan(value):
+        return value
+    info = torch.finfo(dtype)
+    if abs(value) >= info.max:
+        return math.copysign(info.max, value)
+    exponent = math.frexp(value)[1]
+    quantum = max(math.ldexp(1.0, exponent - bits), info.smallest_normal * info.eps)
+    return math.trunc(value / quantum) * quantum
+
+
+def round_elements(x: Tensor, kernel: Kernel, *, in_place: bool = False) -> Tensor:
+    """Apply a kernel to every element of x; with `in_place` the result overwrites x where the layout allows."""
+    x = x.detach()
+    work = work_dtype(x)
+    if not _is_worth_splitting(x):
+        return kernel(x if x.dtype is work else x.to(work)).to(x.dtype)
+    out = x if in_place else torch.empty_like(x)
+    direct = x.dtype is work and not in_place
+    for piece, target in zip(torch.split(x.view(-1), PIECE), torch.split(out.view(-1), PIECE), strict=True):
+        if direct:
+            kernel(piece, target)
+        else:
+            target.copy_(kernel(piece.to(work)))
+    return out
+
+
+def _is_worth_splitting(x: Tensor) -> bool:
+    """Large plain CPU tensors; not inside torch.compile (which fuses the chain itself) nor under vmap."""
+    return (
+        not torch.compiler.is_compiling()
+        and type(x) is Tensor
+        and x.device.type == "cpu"
+        and x.numel() > PIECE
+        and x.is_contiguous()
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    )
