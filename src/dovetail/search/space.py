@@ -11,16 +11,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail.costs import CostModel
 from dovetail.errors import ConfigError, PlanError, unknown_name
 from dovetail.formats import FLOAT32, Format
 from dovetail.graph import Graph, Operation, WidthGroup
 from dovetail.plan import Plan, Site, SiteKind
+
+if TYPE_CHECKING:
+    from dovetail.costs import CostModel
 
 __all__ = ["Decision", "PrecisionRule", "Row", "Rows", "Space", "WidthRule", "build_space"]
 
@@ -57,8 +59,8 @@ class PrecisionRule:
 class WidthRule:
     """Channel multipliers to choose from for the width groups that a pattern names.
 
-    A group of base width b gets `b * multiplier` channels, rounded to the nearest multiple of `round_to` and of what the
-    group itself demands (half goes up).
+    A group of base width b gets `b * multiplier` channels, rounded to the nearest multiple of `round_to` and of what
+    the group itself demands (half goes up).
 
     Args:
         groups: a group's name or a glob of names.
