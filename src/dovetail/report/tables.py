@@ -1,0 +1,44 @@
+"""A table as a value, and how it is printed."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TextIO
+
+__all__ = ["Table", "print_table"]
+
+_LOG_WIDTH = 160
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows of text under a title.
+
+    Args:
+        title: what the table shows.
+        columns: the heads.
+        rows: one text per column; a text may have several lines.
+        numeric: columns whose texts are flush right.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: tuple[str, ...] = ()
+
+
+def print_table(table: Table, file: TextIO | None = None) -> None:
+    """Print a table: as wide as the terminal, or 160 columns where the output goes elsewhere."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    out = sys.stdout if file is None else file
+    shown = RichTable(title=Text(table.title), box=SIMPLE_HEAD, title_justify="left")
+    for column in table.columns:
+        shown.add_column(Text(column), justify="right" if column in table.numeric else "left", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    Console(file=out, width=None if out.isatty() else _LOG_WIDTH).print(shown)
