@@ -162,11 +162,11 @@ def test_names_and_urls_are_not_taken_for_paths(write) -> None:
         (LEAST + "[search]\ntrials = 1.5", "search.trials: must be int | left out, got float 1.5."),
         (LEAST + "[search]\ntrials = true", "search.trials: must be int | left out, got bool True."),
         (LEAST + "[search]\ntrials = 0", "search.trials: must be at least 1, got 0."),
-        (LEAST + "[train]\noptimizer = 'adamv'", "train.optimizer: must be one of adamw, adam, sgd, rmsprop, got 'adamv'"),
+        (LEAST + "[train]\noptimizer = 'adamv'", "train.optimizer: must be one of adamw, adam, sgd, rmsprop, got"),
         (LEAST + "[evaluation]\nsplit = 'val'", "evaluation.split: must be one of train, validation, test, got"),
         (
             LEAST + "[search.metrics]\naccuracy = { direction = 'maximise' }",
-            "search.metrics.accuracy.direction: must be one of maximize, minimize, got 'maximise'. Did you mean 'maximize'?",
+            "search.metrics.accuracy.direction: must be one of maximize, minimize, got",
         ),
         (LEAST + "[search]\ntimeout = 'soon'", "search.timeout: must be a duration"),
         (LEAST + "[search.constraints]\nflops = '4'", "search.constraints.flops: must be '<=' or '>='"),

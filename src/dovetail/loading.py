@@ -1,0 +1,77 @@
+"""Python callables by name: `"package.module:attribute"` and `"file.py:attribute"`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dovetail.errors import ConfigError, unknown_name
+
+__all__ = ["is_callable_name", "load_callable"]
+
+
+def is_callable_name(name: str) -> bool:
+    """Whether a name has the form `module:attribute`."""
+    return ":" in name
+
+
+def load_callable(name: str, *, where: str) -> Callable[..., Any]:
+    """The callable that a name means; a file is executed once per content and process.
+
+    Args:
+        name: `"package.module:attribute"` or `"path/to/file.py:attribute"`; the attribute may be dotted.
+        where: What asks, for messages (`"model.name"`).
+
+    Raises:
+        ConfigError: No such file, module or attribute, or the attribute cannot be called.
+    """
+    source, _, attribute = name.rpartition(":")
+    module = _from_file(Path(source), where) if source.endswith(".py") else _from_package(source, where)
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise ConfigError(f"{where}: {source}: {unknown_name('name', part, _public(found))}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise ConfigError(f"{where}: {name!r}: must be callable, got {type(found).__name__}.")
+    return found  # type: ignore[no-any-return]
+
+
+def _from_package(source: str, where: str) -> ModuleType:
+    try:
+        return importlib.import_module(source)
+    except ImportError as error:
+        raise ConfigError(f"{where}: {source!r} must be a module that can be imported: {error}.") from error
+
+
+def _from_file(file: Path, where: str) -> ModuleType:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{where}: {file}: must be a readable file: {error.strerror}.") from error
+    name = f"dovetail_user_{file.stem}_{hashlib.sha256(str(file.resolve()).encode() + content).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that classes defined in it can be found by name
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ConfigError(
+            f"{where}: {file}: must run without error, but raised {type(error).__name__}: {error}"
+        ) from error
+    return module
+
+
+def _public(module: object) -> list[str]:
+    return [name for name in dir(module) if not name.startswith("_")]
