@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dovetail.config.load import decode_config, load_config, read_config, to_toml
-from dovetail.config.quantities import Limit, parse_bytes, parse_duration_s, parse_limit
-from dovetail.config.schema import (
+from dovetail.quantities import Limit, parse_bytes, parse_duration_s, parse_limit
+from dovetail.settings import (
     DataConfig,
     EvaluationConfig,
     MetricConfig,

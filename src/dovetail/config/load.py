@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from dovetail.chop import is_chop, translate
-from dovetail.config.schema import RunConfig
 from dovetail.errors import ConfigError, unknown_name
+from dovetail.settings import RunConfig
 
 __all__ = ["decode_config", "load_config", "read_config", "to_toml"]
 

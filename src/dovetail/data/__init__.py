@@ -9,7 +9,6 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from dovetail.config import DataConfig
 from dovetail.data.arrays import Arrays, arrays_from_named, part_from_loader
 from dovetail.data.builtin import cifar10, digits_4x4, digits_8x8, digits_64, jsc_cernbox, jsc_openml
 from dovetail.data.dataset import Dataset, Split
@@ -17,6 +16,7 @@ from dovetail.data.files import is_data_file, read_file
 from dovetail.data.prepare import prepare
 from dovetail.errors import DataError, unknown_name
 from dovetail.loading import is_callable_name, load_callable
+from dovetail.settings import DataConfig
 
 __all__ = ["DATASETS", "Dataset", "Split", "load_data"]
 

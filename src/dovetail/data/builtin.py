@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail.config import DataConfig
 from dovetail.data.arrays import Arrays
 from dovetail.data.dataset import Dataset
 from dovetail.data.files import arrays_from_columns, read_file
 from dovetail.data.prepare import prepare
 from dovetail.errors import DataError
+from dovetail.settings import DataConfig
 
 __all__ = ["cifar10", "digits_4x4", "digits_8x8", "digits_64", "jsc_cernbox", "jsc_openml"]
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dovetail.config import DataConfig
 from dovetail.data.arrays import Arrays, check_inputs, check_labels
 from dovetail.data.dataset import Dataset, Split
 from dovetail.data.splits import split_indices
 from dovetail.errors import DataError
+from dovetail.settings import DataConfig
 
 __all__ = ["prepare"]
 

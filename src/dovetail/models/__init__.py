@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from dovetail.config import ModelConfig, RunConfig
 from dovetail.data import Dataset, load_data
 from dovetail.errors import ConfigError, unknown_name
 from dovetail.loading import is_callable_name, load_callable
@@ -21,6 +20,7 @@ from dovetail.models.checkpoint import load_checkpoint, save_checkpoint
 from dovetail.models.jsc import FEATURES, JscThreeLinear, JscTiny
 from dovetail.models.mlp import mlp
 from dovetail.models.resnet import ResNet20, SmallResNet
+from dovetail.settings import ModelConfig, RunConfig
 
 __all__ = [
     "MODELS",
@@ -40,7 +40,7 @@ def _jsc(kind: type[JscTiny] | type[JscThreeLinear]) -> ModelFactory:
         if input_shape != (FEATURES,):
             raise ConfigError(
                 f"model: a jsc network needs samples of {FEATURES} features, the data's have shape {input_shape}. "
-                f"Data sets with {FEATURES} features: digits-4x4, jsc-openml, jsc-cernbox; model 'mlp' follows any data."
+                f"Data sets with {FEATURES} features: digits-4x4, jsc-openml, jsc-cernbox; model 'mlp' takes any."
             )
         return kind(**{"classes": classes, **args})
 

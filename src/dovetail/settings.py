@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal
 
-from dovetail.config.quantities import Limit, parse_bytes, parse_duration_s, parse_limit
 from dovetail.errors import ConfigError
+from dovetail.quantities import Limit, parse_bytes, parse_duration_s, parse_limit
 
 __all__ = [
     "DataConfig",

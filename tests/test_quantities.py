@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from dovetail.config import Limit, parse_bytes, parse_duration_s, parse_limit
+from dovetail.quantities import Limit, parse_bytes, parse_duration_s, parse_limit
 from dovetail.errors import ConfigError
 
 
