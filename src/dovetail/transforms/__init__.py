@@ -1,0 +1,55 @@
+"""Transforms: (graph, model, plan) -> new model. The user's model is read, never changed."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from dovetail.graph import Graph
+from dovetail.plan import Plan
+from dovetail.transforms.importance import IMPORTANCE, Importance
+from dovetail.transforms.inherit import GroupChange, inheritance_report
+from dovetail.transforms.quantise import QuantisedModel, quantise
+from dovetail.transforms.resize import Weights, resize
+
+__all__ = [
+    "IMPORTANCE",
+    "GroupChange",
+    "Importance",
+    "QuantisedModel",
+    "Weights",
+    "apply",
+    "inheritance_report",
+    "quantise",
+    "resize",
+]
+
+
+def apply(
+    graph: Graph,
+    model: nn.Module,
+    plan: Plan,
+    *,
+    weights: Weights = "inherit",
+    seed: int = 0,
+    importance: str | Importance = "l1",
+) -> nn.Module:
+    """The model of a plan: resized, then quantised.
+
+    Args:
+        graph: the model's graph.
+        model: the model that the graph was traced from; it is not changed.
+        plan: formats and widths.
+        weights: "inherit" or "initialise", see `resize`.
+        seed: for whatever is drawn.
+        importance: which channels a shrinking group keeps, see `resize`.
+
+    Returns:
+        A `QuantisedModel` where the plan has formats, otherwise a module of the user's own class.
+
+    Raises:
+        UnknownSiteError, PlanError: The plan does not fit the graph.
+        FormatError: The format of an activation is still to be calibrated.
+        ResizeError: The model is not the one that the graph describes.
+    """
+    resized = resize(graph, model, plan, weights=weights, seed=seed, importance=importance)
+    return quantise(graph, resized, plan) if plan.formats else resized

@@ -1,0 +1,168 @@
+"""Walk a graph and find how every parameter dimension is made of channels, and what stands against copying channels."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import sympy
+from torch import fx
+
+from dovetail.graph import Graph
+from dovetail.transforms.layout import Layout
+from dovetail.transforms.rules import Operands, rule_of
+from dovetail.transforms.tracking import Obstacle, Origin, State, Value
+
+__all__ = ["Channels", "find_channels"]
+
+_MOST_WALKS = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Channels:
+    """How the tensors of a graph are made of channels.
+
+    Args:
+        layouts: per parameter and buffer, the layout of each dimension.
+        contracted: parameter dimensions that are summed over (a linear layer's inputs).
+        obstacles: what stands against growing groups without changing the function.
+    """
+
+    layouts: Mapping[str, tuple[Layout, ...]]
+    contracted: frozenset[Origin]
+    obstacles: tuple[Obstacle, ...]
+
+
+_KNOWN: WeakKeyDictionary[Graph, Channels] = WeakKeyDictionary()
+
+
+def find_channels(graph: Graph) -> Channels:
+    """How the tensors of a graph are made of channels; worked out once per graph.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dovetail.graph import trace
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 4, 5))
+        >>> [str(layout) for layout in find_channels(trace(model, (torch.zeros(2, 3, 4, 4),))).layouts["2.weight"]]
+        ['_2', '_0 x 4']
+    """
+    if graph not in _KNOWN:
+        _KNOWN[graph] = _find(graph)
+    return _KNOWN[graph]
+
+
+def _find(graph: Graph) -> Channels:
+    filled: dict[Origin, Any] = {}
+    for _ in range(_MOST_WALKS):
+        state = _walk(graph, dict(filled))
+        if len(state.filled) == len(filled):
+            break
+        filled = state.filled
+    layouts = {name: _layouts(graph, state, name) for name in graph.tensor_names}
+    for name, dim in sorted(state.contracted & state.produced):
+        carried = layouts[name][dim].symbols & state.groups
+        state.block(
+            carried, f"parameter {name!r} is summed over and read along dimension {dim}: copies cannot share it"
+        )
+    return Channels(layouts, frozenset(state.contracted), tuple(state.obstacles))
+
+
+def _walk(graph: Graph, filled: dict[Origin, Any]) -> State:
+    state = State(frozenset(group.symbol for group in graph.groups), filled)
+    values: dict[fx.Node, Any] = {}
+    names = iter(graph.tensor_names)
+    for node in graph.module.graph.nodes:
+        if node.op == "placeholder":
+            name = next(names, None)
+            shape = graph.shapes.get(node.name, ())
+            owners = [(name if name is not None else node.name, i) for i in range(len(shape))]
+            dims = tuple(state.dim(owner, size) for owner, size in zip(owners, shape, strict=True))
+            values[node] = Value(dims, tuple(owners)) if name is not None else Value.of(dims)
+        elif node.op == "get_attr":
+            values[node] = Value.of(state.dim((node.name, i), s) for i, s in enumerate(graph.shapes.get(node.name, ())))
+        elif node.op == "call_function":
+            values[node] = _call(graph, state, node, values)
+    return state
+
+
+def _call(graph: Graph, state: State, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+    if node.target is operator.getitem:
+        origin, index = node.args
+        assert isinstance(origin, fx.Node)
+        source = values[origin]
+        return source[index] if isinstance(source, list) and isinstance(index, int) else source
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not any("Tensor" in str(r.type) for r in schema.returns):
+        return _number(graph, node, values)
+    given = {**dict(zip((a.name for a in schema.arguments), node.args, strict=False)), **node.kwargs}
+    arguments = {a.name: a.default_value for a in schema.arguments if a.has_default_value()} | {
+        name: fx.map_arg(value, lambda n: values[n]) for name, value in given.items()
+    }
+    function = schema.name.partition("::")[2].rstrip("_")
+    op = Operands(node.name, function, arguments, graph.shapes.get(node.name, ()), _shapes(graph, node, given))
+    return rule_of(node, function)(state, op)
+
+
+def _shapes(graph: Graph, node: fx.Node, given: Mapping[str, Any]) -> tuple[tuple[sympy.Expr, ...], ...]:
+    """Shapes of the results of an operation that has several; a result that nobody reads counts as one like the
+    first."""
+    items = {u.args[1]: u for u in node.users if u.target is operator.getitem and u.args[0] is node}
+    schema: Any = node.target._schema  # type: ignore[union-attr]
+    is_list = len(schema.returns) == 1 and "List" in str(schema.returns[0].type)
+    if len(schema.returns) < 2 and not is_list:
+        return ()
+    first = graph.shapes[node.name] if node.name in graph.shapes else graph.shapes[next(iter(items.values())).name]
+    count = max((int(i) + 1 for i in items if isinstance(i, int)), default=1)
+    sizes = given.get("split_sizes", ())
+    count = max(count, len(sizes), int(given["chunks"]) if "chunks" in given else 0)
+    return tuple(graph.shapes[items[i].name] if i in items else first for i in range(count))
+
+
+def _number(graph: Graph, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+    """A Python number that the graph computes, as an expression; a stand-in with the same symbols where it is no
+    arithmetic."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is not None and schema.name == "aten::sym_size":
+        source, dim = node.args
+        assert isinstance(source, fx.Node)
+        assert isinstance(dim, int)
+        return graph.shapes[source.name][dim]
+    arguments = [values[a] if isinstance(a, fx.Node) else a for a in node.args]
+    if node.target in _ARITHMETIC and all(isinstance(a, (int, float, sympy.Expr)) for a in arguments):
+        target: Callable[..., Any] = node.target
+        return sympy.sympify(target(*(sympy.sympify(a) for a in arguments)))
+    symbols = [s for a in arguments if isinstance(a, sympy.Expr) for s in sorted(a.free_symbols, key=str)]
+    return sympy.Function(node.name)(*symbols) if symbols else None
+
+
+_ARITHMETIC = {
+    operator.add,
+    operator.sub,
+    operator.mul,
+    operator.floordiv,
+    operator.truediv,
+    operator.pow,
+    operator.neg,
+}
+_ARITHMETIC |= {operator.mod}
+
+
+def _layouts(graph: Graph, state: State, name: str) -> tuple[Layout, ...]:
+    found = []
+    for dim, size in enumerate(graph.tensor_shape(name)):
+        known = state.resolve(state.dim((name, dim), size))
+        if not isinstance(known, Layout):
+            reason = (
+                f"how dimension {dim} of {name!r}, of size {size}, is made of channels does not follow from its use"
+            )
+            state.block(size.free_symbols, reason)
+            guess = Layout.guess(size)
+            if guess is None:
+                guess = Layout.of([(int(size.subs(graph.bindings)),)])
+            known = guess
+        found.append(known)
+    return tuple(found)

@@ -1,0 +1,122 @@
+"""What a reshape does to the channels of a tensor."""
+
+from __future__ import annotations
+
+import sympy
+
+from dovetail.transforms.layout import Layout
+from dovetail.transforms.tracking import Dim, Hole, Origin, State, Value
+
+__all__ = ["reshape", "split"]
+
+_ONE = Layout.of([(1,)])
+
+
+def reshape(state: State, x: Value, shape: tuple[sympy.Expr, ...], name: str, where: str) -> Value:
+    """The result of viewing x with another shape: dimensions are merged and split, outer first.
+
+    Args:
+        state: the walk's state; holes that the view explains are filled.
+        x: what is viewed.
+        shape: the result's sizes.
+        name: the node's name.
+        where: the operation, for messages.
+    """
+    dims: list[Dim] = []
+    origins: list[Origin | None] = []
+    for old, new in _blocks([state.resolve(d).size for d in x.dims], list(shape)):
+        if len(old) == 1 and len(new) == 1:
+            dims.append(x.dims[old[0]])
+            origins.append(x.origins[old[0]])
+            continue
+        origins += [None] * len(new)
+        found = _reblock(state, [state.resolve(x.dims[i]) for i in old], [shape[j] for j in new])
+        if found is None:
+            touched = state.symbols([x.dims[i] for i in old])
+            state.block(touched, f"{where} regroups the channels")
+            found = [state.dim((name, j), shape[j]) for j in new]
+        state.produced.update(o for i in old if (o := x.origins[i]) is not None)
+        dims += found
+    return Value(tuple(dims), tuple(origins))
+
+
+def _blocks(old: list[sympy.Expr], new: list[sympy.Expr]) -> list[tuple[list[int], list[int]]]:
+    """The smallest runs of old and new dimensions with equal products."""
+    found: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        a, b = [i] if i < len(old) else [], [j] if j < len(new) else []
+        i, j = i + len(a), j + len(b)
+        while not _equal([old[k] for k in a], [new[k] for k in b]):
+            grow_old = _prefer_old([old[k] for k in a], [new[k] for k in b])
+            if (grow_old or j >= len(new)) and i < len(old):
+                a.append(i)
+                i += 1
+            elif j < len(new):
+                b.append(j)
+                j += 1
+            else:
+                break
+        found.append((a, b))
+    return found
+
+
+def _equal(a: list[sympy.Expr], b: list[sympy.Expr]) -> bool:
+    return bool(sympy.expand(sympy.Mul(*a) - sympy.Mul(*b)) == 0)
+
+
+def _prefer_old(a: list[sympy.Expr], b: list[sympy.Expr]) -> bool:
+    """Whether the old side is the smaller one, judged with every symbol at one large value."""
+    sides = [sympy.Mul(*side) for side in (a, b)]
+    left, right = (side.subs(dict.fromkeys(side.free_symbols, 840)) for side in sides)
+    return bool(left < right) if left != right else len(a) <= len(b)
+
+
+def _reblock(state: State, old: list[Dim], shape: list[sympy.Expr]) -> list[Dim] | None:
+    merged: Dim | None = _ONE
+    for dim in old:
+        if merged == _ONE:
+            merged = dim
+        elif dim != _ONE:
+            merged = merged.times(dim) if isinstance(merged, Layout) and isinstance(dim, Layout) else None
+    if merged is None:
+        return None
+    if not isinstance(merged, Layout):
+        return _fill(state, merged, shape)
+    found: list[Dim] = []
+    for j in range(len(shape) - 1):
+        if shape[j] == 1:
+            found.append(_ONE)
+            continue
+        inner = sympy.expand(sympy.Mul(*shape[j + 1 :]))
+        if inner == 1:
+            found.append(merged)
+            merged = _ONE
+            continue
+        parts = split(state, merged, shape[j], inner)
+        if parts is None:
+            return None
+        found.append(parts[0])
+        merged = parts[1]
+    return [*found, merged] if shape else found
+
+
+def _fill(state: State, hole: Hole, shape: list[sympy.Expr]) -> list[Dim] | None:
+    """A hole viewed as sizes that each have one reading is their product."""
+    parts = [Layout.from_size(size) for size in shape]
+    merged: Layout | None = _ONE
+    for part in parts:
+        merged = merged.times(part) if merged is not None and part is not None else None
+    if merged is None:
+        return None
+    state.filled[hole.owner] = merged
+    return [part for part in parts if part is not None]
+
+
+def split(state: State, dim: Dim, outer: sympy.Expr, inner: sympy.Expr) -> tuple[Dim, Dim] | None:
+    """A dimension viewed as outer x inner, or None where the view cuts through channels; fills a hole where it can."""
+    dim = state.resolve(dim)
+    if isinstance(dim, Layout):
+        return dim.split(outer, inner)
+    found = _fill(state, dim, [outer, inner])
+    return (found[0], found[1]) if found is not None else None
