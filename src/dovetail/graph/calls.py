@@ -103,6 +103,7 @@ class CallMode(TorchFunctionMode):
         model: the model whose modules give calls their path; shared modules go by their first path. It is not changed.
         callback: `callback(call, function, args, kwargs) -> result`. Torch functions that it calls are not seen again.
         wanted: the calls to hand over, or None for all; others are made as they are.
+        prepare: `prepare(name, args, kwargs) -> (args, kwargs)` for functions that are followed into and so have no call.
 
     Example:
         >>> import torch
@@ -118,12 +119,18 @@ class CallMode(TorchFunctionMode):
     """
 
     def __init__(
-        self, model: nn.Module, callback: Callback, *, wanted: Mapping[Call, object] | frozenset[Call] | None = None
+        self,
+        model: nn.Module,
+        callback: Callback,
+        *,
+        wanted: Mapping[Call, object] | frozenset[Call] | None = None,
+        prepare: Callable[[str, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]] | None = None,
     ):
         super().__init__()
         self._paths = {id(module): path for path, module in model.named_modules()}
         self._callback = callback
         self._wanted = wanted
+        self._prepare = prepare
         self._thread: int | None = None
         self._running: list[str] = []
         self._counts: dict[tuple[str, str], int] = defaultdict(int)
@@ -172,6 +179,8 @@ class CallMode(TorchFunctionMode):
         if not name or not self._running:
             return function(*args, **kwargs)
         if function in _COMPOSITES:
+            if self._prepare is not None:
+                args, kwargs = self._prepare(name, args, kwargs)
             return self._follow(function, args, kwargs)
         path = self._running[-1]
         index = self._counts[path, name]

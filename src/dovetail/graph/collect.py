@@ -1,75 +1,125 @@
-"""Collect width groups: which symbol every parameter dimension follows, and who produces it."""
+"""Collect width groups: which symbol every parameter dimension follows, who produces it, and whether it can change."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+
 import sympy
 
+from dovetail.graph.divide import Divided
 from dovetail.graph.flat import Flat
 from dovetail.graph.groups import Member, WidthGroup
 from dovetail.graph.operation import Operation
 from dovetail.graph.rename import replace_symbols, symbol
 
-__all__ = ["collect_groups"]
+__all__ = ["Widths", "find_widths", "public", "read_groups"]
 
 
-def collect_groups(flat: Flat, operations: tuple[Operation, ...]) -> tuple[tuple[WidthGroup, ...], Flat]:
-    """The width groups of a graph, in the order of their producers, and the graph in their symbols.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Widths:
+    """The symbols of a divided graph as widths.
 
     Args:
-        flat: the graph.
-        operations: its operations.
+        names: name of the group that each symbol belongs to, in the order of producers.
+        multiples: what each group's width is in its symbol: `width = multiple * symbol`.
     """
-    names = _producers(flat, operations)
-    new = {old: symbol(name) for old, name in names.items()} | {flat.batch: symbol("batch")}
-    bindings = {new[old]: value for old, value in flat.bindings.items() if old in new}
-    flat = replace_symbols(flat, new, bindings)
-    return tuple(_group(name, flat, bindings[symbol(name)]) for name in names.values()), flat
+
+    names: Mapping[sympy.Symbol, str]
+    multiples: Mapping[str, int]
+
+    @property
+    def expressions(self) -> dict[sympy.Symbol, sympy.Expr]:
+        """Each symbol in terms of the symbol of its group."""
+        return {old: symbol(name) / self.multiples[name] for old, name in self.names.items()}
 
 
-def _producers(flat: Flat, operations: tuple[Operation, ...]) -> dict[sympy.Symbol, str]:
-    """The name of each free symbol of the parameters: the first operation whose result has it and whose operands have
-    not."""
+def find_widths(divided: Divided, operations: tuple[Operation, ...]) -> Widths:
+    """Name the symbols after who produces them.
+
+    A size that is no tensor's own (heads of attention) gives its name to its symbol; other symbols go by the first operation whose
+    result has them; else by the tensor whose dimension they are.
+    """
+    flat = divided.flat
+    names: dict[sympy.Symbol, str] = {}
+    multiples: dict[str, int] = {}
     free = {s for name in flat.tensor_names for size in flat.tensor_shape(name) for s in size.free_symbols} - {
         flat.batch
     }
-    names: dict[sympy.Symbol, str] = {}
-    for operation in operations:
-        for size in flat.shapes[operation.node]:
-            for found in sorted(size.free_symbols & free, key=str):
-                names.setdefault(found, operation.name)
-    for tensor in flat.tensor_names:
-        for size in flat.tensor_shape(tensor):
-            for found in sorted(size.free_symbols & free, key=str):
-                names.setdefault(found, tensor)
-    return _distinct(names)
+    sized: dict[sympy.Symbol, tuple[str, int]] = {}
+    for name, size in flat.sizes.items():
+        coefficient, rest = size.as_coeff_Mul()
+        if rest.is_Symbol:
+            sized.setdefault(rest, (name, int(coefficient)))
+    candidates = [(operation.name, flat.shapes[operation.node]) for operation in operations]
+    candidates += [(name, flat.tensor_shape(name)) for name in flat.tensor_names]
+    for candidate, shape in candidates:
+        for size in shape:
+            for found in sorted((size.free_symbols & free) - names.keys(), key=str):
+                name, multiple = sized.get(found, (candidate, divided.multiples.get(found, 1)))
+                names[found] = _distinct(name, set(multiples))
+                multiples[names[found]] = multiple
+    return Widths(names, multiples)
 
 
-def _distinct(names: dict[sympy.Symbol, str]) -> dict[sympy.Symbol, str]:
-    taken: set[str] = {"batch"}
-    distinct = {}
-    for old, name in names.items():
-        unique, i = name, 1
-        while unique in taken:
-            i += 1
-            unique = f"{name}/{i}"
-        taken.add(unique)
-        distinct[old] = unique
-    return distinct
+def _distinct(name: str, taken: set[str]) -> str:
+    unique, i = name, 1
+    while unique in taken or unique == "batch":
+        i += 1
+        unique = f"{name}/{i}"
+    return unique
 
 
-def _group(name: str, flat: Flat, base: int) -> WidthGroup:
-    width = symbol(name)
-    members = tuple(
-        Member(tensor, dim, size)
-        for tensor in flat.tensor_names
-        for dim, size in enumerate(flat.tensor_shape(tensor))
-        if width in size.free_symbols
-    )
-    return WidthGroup(name=name, base=base, symbol=width, members=members, frozen=_frozen(flat, width))
+def public(flat: Flat, widths: Widths) -> Flat:
+    """The graph in the symbols of its width groups and the batch."""
+    new = {**widths.expressions, flat.batch: symbol("batch")}
+    bindings = {symbol(name): widths.multiples[name] * flat.bindings[old] for old, name in widths.names.items()}
+    bindings[symbol("batch")] = flat.bindings.get(flat.batch, 1)
+    rest = {s: value for s, value in flat.bindings.items() if s not in new}
+    return replace_symbols(flat, lambda size: sympy.expand(size.xreplace(new)), bindings | rest)
 
 
-def _frozen(flat: Flat, width: sympy.Symbol) -> str | None:
+def read_groups(flat: Flat, widths: Widths, operations: tuple[Operation, ...]) -> tuple[WidthGroup, ...]:
+    """The width groups of a graph in their symbols.
+
+    Args:
+        flat: the graph that `public` gives.
+        widths: the widths it is in.
+        operations: its operations.
+    """
+    frozen = _frozen(flat, operations)
+    groups = []
+    for name, multiple in widths.multiples.items():
+        width = symbol(name)
+        members = tuple(
+            Member(tensor, dim, size)
+            for tensor in flat.tensor_names
+            for dim, size in enumerate(flat.tensor_shape(tensor))
+            if width in size.free_symbols
+        )
+        reason = frozen.get(width)
+        if reason is None and not any(member.parameter in flat.parameters for member in members):
+            reason = "only buffers have its size: it is no width of a parameter"
+        groups.append(
+            WidthGroup(
+                name=name,
+                base=flat.bindings[width],
+                symbol=width,
+                members=members,
+                frozen=reason,
+                multiple_of=multiple,
+            )
+        )
+    return tuple(groups)
+
+
+def _frozen(flat: Flat, operations: tuple[Operation, ...]) -> dict[sympy.Symbol, str]:
+    """Why widths cannot change, as far as the graph's shapes tell."""
     (output,) = [node.args[0] for node in flat.module.graph.nodes if node.op == "output"]
-    if any(width in size.free_symbols for size in flat.shapes[output.name]):
-        return "its channels are the model's output"
-    return None
+    frozen = {s: "its channels are the model's output" for size in flat.shapes[output.name] for s in size.free_symbols}
+    for operation in operations:
+        if operation.type == "embedding" and operation.weight is not None:
+            rows = flat.tensor_shape(operation.weight)[0]
+            for found in rows.free_symbols:
+                frozen.setdefault(found, f"{operation.name} looks its rows up by the model's input")
+    return frozen

@@ -15,6 +15,7 @@ from torch.export import Dim, ExportedProgram, export
 from torch.fx.traceback import annotate, preserve_node_meta
 
 from dovetail.graph.calls import Call, CallMode
+from dovetail.graph.heads import Heads, find_heads, set_heads
 from dovetail.graph.standins import stand_in
 
 __all__ = ["Exported", "expression", "shadow", "symbolic_export"]
@@ -27,34 +28,46 @@ class Exported:
     """What the exporter gives back.
 
     Args:
-        program: the exported program; its first inputs are `names`, in order, then the model's inputs.
+        program: the exported program; its inputs are `names`, `sizes` and the model's inputs, in order.
         names: parameters and buffers.
+        sizes: names of the sizes that are inputs of their own, between the tensors and the model's inputs.
+        heads: the attention modules that these are of.
         bindings: value of each symbol in the model as it is.
     """
 
     program: ExportedProgram
     names: tuple[str, ...]
+    sizes: tuple[str, ...]
+    heads: tuple[Heads, ...]
     bindings: dict[sympy.Symbol, int]
 
 
 class Functional(nn.Module):
-    """The model as f(tensors, inputs, kwargs), so that the shapes of its parameters can be symbolic."""
+    """The model as f(tensors, sizes, inputs, kwargs), so that the shapes of its parameters can be symbolic."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, heads: tuple[Heads, ...]):
         super().__init__()
         self.model = [model]  # in a list, so that its parameters are not this module's own
+        self.heads = heads
 
-    def forward(self, tensors: dict[str, Tensor], inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    def forward(
+        self, tensors: dict[str, Tensor], sizes: dict[str, Tensor], inputs: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor:
         model = self.model[0]
-        with CallMode(model, _annotate):
+        heads_of: dict[str, list[Any]] = {}
+        for heads in self.heads:
+            number, width = (sizes[name].shape[0] for name in heads.names)
+            set_heads(model.get_submodule(heads.path), heads, number, width)
+            heads_of[heads.path] = [(number * heads.repeats, width), (number, width)]
+
+        def annotated(call: Call, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            args, kwargs = stand_in(call.function, args, kwargs, heads_of.get(call.path, ()))
+            with annotate({CALL_KEY: str(call)}):
+                return function(*args, **kwargs)
+
+        with CallMode(model, annotated, prepare=lambda name, args, kwargs: stand_in(name, args, kwargs, ())):
             output = torch.func.functional_call(model, tensors, inputs, kwargs)
         return first_tensor(output)
-
-
-def _annotate(call: Call, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    args, kwargs = stand_in(call.function, args, kwargs)
-    with annotate({CALL_KEY: str(call)}):
-        return function(*args, **kwargs)
 
 
 def first_tensor(output: Any) -> Tensor:
@@ -86,6 +99,9 @@ def symbolic_export(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[s
         kwargs: example keyword inputs.
     """
     parameters = dict(model.named_parameters())
+    heads = find_heads(model)
+    # A size of its own comes as the length of an empty-handed tensor: sizes of tensors have the range that substitution needs.
+    sizes = {n: torch.empty(v) for h in heads for n, v in zip(h.names, (h.number, h.width), strict=True)}
     tensors = {name: t.detach() for name, t in {**parameters, **dict(model.named_buffers())}.items()}
     kernels = kernel_parameters(model)
     shapes = {
@@ -93,19 +109,16 @@ def symbolic_export(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[s
             name: {i: Dim.STATIC if name in kernels and i > 1 else Dim.AUTO for i in range(t.ndim)}
             for name, t in tensors.items()
         },
+        "sizes": {name: {0: Dim.AUTO} for name in sizes},
         "inputs": tuple(_input_shape(x) for x in inputs),
         "kwargs": {key: _input_shape(x) for key, x in kwargs.items()},
     }
     # Without duck shaping, equal sizes are not the same size.
     with fx_config.patch(use_duck_shape=False), preserve_node_meta(), torch.no_grad():
         program = export(
-            Functional(model),
-            (tensors, inputs, dict(kwargs)),
-            dynamic_shapes=shapes,
-            strict=False,
-            prefer_deferred_runtime_asserts_over_guards=False,
+            Functional(model, heads), (tensors, sizes, inputs, dict(kwargs)), dynamic_shapes=shapes, strict=False
         )
-    return Exported(program, tuple(tensors), _bindings(program))
+    return Exported(program, tuple(tensors), tuple(sizes), heads, _bindings(program))
 
 
 def kernel_parameters(model: nn.Module) -> set[str]:

@@ -28,6 +28,7 @@ class Flat:
         tensor_names: parameters and buffers, in the order of the module's inputs.
         parameters: those of them that are parameters.
         num_inputs: how many inputs come after them.
+        sizes: sizes that are no tensor's own (heads of attention), in order; the module holds them as integers `size_0`, ...
         shapes: symbolic shape of each node that is a tensor.
         dtypes: dtype of each such node.
         calls: the call that each node comes from, where known.
@@ -40,6 +41,7 @@ class Flat:
     tensor_names: tuple[str, ...]
     parameters: frozenset[str]
     num_inputs: int
+    sizes: Mapping[str, sympy.Expr]
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, torch.dtype]
     calls: Mapping[str, Call]
@@ -77,8 +79,19 @@ def flatten_program(exported: Exported, model: nn.Module) -> Flat:
     dtypes: dict[str, torch.dtype] = {}
     calls: dict[str, Call] = {}
     lines: dict[str, str] = {}
+    sizes = _size_nodes(exported)
+    size_shapes = {}
+    for i, name in enumerate(exported.sizes):
+        (node,) = [n for n, attribute in sizes.items() if attribute == f"size_{i}" and n.op == "placeholder"]
+        size_shapes[name] = expression(node.meta["val"].shape[0])
+        setattr(module, f"size_{i}", int(size_shapes[name].xreplace(exported.bindings)))
+    graph.owning_module = None  # else it warns that an attribute is an integer
     for node in program.graph.nodes:
-        if node.name in constants:
+        if node in sizes and node.op == "placeholder":
+            continue
+        if node in sizes:
+            copied[node] = graph.get_attr(sizes[node])
+        elif node.name in constants:
             target = "constant_" + str(constants[node.name]).replace(".", "_")
             module.register_buffer(target, program.constants[str(constants[node.name])])
             copied[node] = graph.get_attr(target)
@@ -108,6 +121,7 @@ def flatten_program(exported: Exported, model: nn.Module) -> Flat:
         tensor_names=exported.names,
         parameters=frozenset(dict(model.named_parameters())),
         num_inputs=len(inputs),
+        sizes=size_shapes,
         shapes=shapes,
         dtypes=dtypes,
         calls=calls,
@@ -115,6 +129,17 @@ def flatten_program(exported: Exported, model: nn.Module) -> Flat:
         bindings=exported.bindings,
         batch=_batch(shapes, inputs),
     )
+
+
+def _size_nodes(exported: Exported) -> dict[fx.Node, str]:
+    """The inputs that are sizes, and the nodes that read them, with the attribute of the module that takes their place."""
+    given = {s.arg.name for s in exported.program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT}
+    nodes = [node for node in exported.program.graph.nodes if node.op == "placeholder" and node.name in given]
+    first = len(exported.names)
+    found: dict[fx.Node, str] = {}
+    for i, node in enumerate(nodes[first : first + len(exported.sizes)]):
+        found |= dict.fromkeys((node, *node.users), f"size_{i}")
+    return found
 
 
 def _is_assertion(node: fx.Node) -> bool:

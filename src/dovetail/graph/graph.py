@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ class Graph:
         batch: the symbol of the batch.
         tensor_names: parameters and buffers, in the order of the module's inputs.
         num_inputs: how many inputs the model takes after them.
+        sizes: sizes that are no tensor's own (heads of attention); the module holds the i-th as its integer `size_i`.
     """
 
     module: fx.GraphModule
@@ -51,6 +54,7 @@ class Graph:
     batch: sympy.Symbol
     tensor_names: tuple[str, ...]
     num_inputs: int
+    sizes: Mapping[str, sympy.Expr]
 
     @cached_property
     def _operations(self) -> dict[str, Operation]:
@@ -119,6 +123,18 @@ class Graph:
         """
         self.check(plan)
         return {**self.bindings, **{self.group(name).symbol: width for name, width in plan.widths}}
+
+    def at(self, plan: Plan) -> Graph:
+        """The same graph with the sizes that are no tensor's own (heads of attention) as a plan has them.
+
+        Graphs without attention run with tensors of any widths as they are; those with attention need this first where a plan
+        changes the number or width of heads.
+        """
+        widths = self.widths(plan)
+        module = copy.copy(self.module)
+        for i, size in enumerate(self.sizes.values()):
+            setattr(module, f"size_{i}", int(size.xreplace(widths)))
+        return dataclasses.replace(self, module=module)
 
     def check(self, plan: Plan) -> None:
         """Require that a plan fits this graph.

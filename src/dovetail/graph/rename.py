@@ -1,8 +1,9 @@
-"""Give symbols names that a reader knows: the batch and the producers of the channels."""
+"""Put a graph into other symbols."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
 import sympy
 
@@ -16,21 +17,26 @@ def symbol(name: str) -> sympy.Symbol:
     return sympy.Symbol(name if name[:1].isalpha() else f"_{name}", integer=True, positive=True)
 
 
-def replace_symbols(flat: Flat, new: dict[sympy.Symbol, sympy.Expr], bindings: dict[sympy.Symbol, int]) -> Flat:
+def replace_symbols(
+    flat: Flat, replace: Callable[[sympy.Expr], sympy.Expr], bindings: Mapping[sympy.Symbol, int]
+) -> Flat:
     """The same graph in other symbols.
 
     Args:
         flat: the graph.
-        new: what stands in the place of each symbol.
+        replace: a size in the new symbols.
         bindings: value of each symbol that the result uses.
     """
     done: dict[sympy.Expr, sympy.Expr] = {}
 
-    def replace(size: sympy.Expr) -> sympy.Expr:
+    def cached(size: sympy.Expr) -> sympy.Expr:
         if size not in done:
-            done[size] = sympy.expand(size.xreplace(new)) if size.free_symbols else size
+            done[size] = replace(size)
         return done[size]
 
-    shapes = {name: tuple(replace(size) for size in shape) for name, shape in flat.shapes.items()}
-    batch = new.get(flat.batch, flat.batch)
-    return dataclasses.replace(flat, shapes=shapes, batch=batch, bindings=bindings)
+    shapes = {name: tuple(cached(size) for size in shape) for name, shape in flat.shapes.items()}
+    sizes = {name: cached(size) for name, size in flat.sizes.items()}
+    used = {s for shape in shapes.values() for size in shape for s in size.free_symbols}
+    used |= {s for size in sizes.values() for s in size.free_symbols}
+    bound = {s: bindings[s] for s in sorted(used, key=str)}
+    return dataclasses.replace(flat, shapes=shapes, sizes=sizes, batch=cached(flat.batch), bindings=bound)

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dovetail.graph.collect import collect_groups
+from dovetail.graph.collect import find_widths, public, read_groups
+from dovetail.graph.divide import divide
 from dovetail.graph.export import Exported, shadow, symbolic_export
-from dovetail.graph.flat import Flat, flatten_program
+from dovetail.graph.flat import flatten_program
 from dovetail.graph.graph import Graph
 from dovetail.graph.name import name_operations
 
@@ -44,9 +45,11 @@ def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] |
 
 def read_graph(model: nn.Module, exported: Exported) -> Graph:
     """The graph that an export describes."""
-    flat: Flat = flatten_program(exported, model)
-    operations = name_operations(flat, model)
-    groups, flat = collect_groups(flat, operations)
+    divided = divide(flatten_program(exported, model))
+    operations = name_operations(divided.flat, model)
+    widths = find_widths(divided, operations)
+    flat = public(divided.flat, widths)
+    groups = read_groups(flat, widths, operations)
     return Graph(
         module=flat.module,
         operations=operations,
@@ -59,6 +62,7 @@ def read_graph(model: nn.Module, exported: Exported) -> Graph:
         batch=flat.batch,
         tensor_names=flat.tensor_names,
         num_inputs=flat.num_inputs,
+        sizes=flat.sizes,
     )
 
 

@@ -1,0 +1,145 @@
+"""Sizes that are divided: widths that must be a multiple of a number, and shapes without rounding.
+
+Where a model halves channels or splits them into groups or heads, shapes hold `s // n`, which is exact only where `s` is a multiple
+of n. Writing s = n k makes every shape a polynomial in k, and "a multiple of n" a property of the width. Where n equal widths are
+concatenated and divided by n again (the two branches of a ShuffleNet unit), they are made one width instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import sympy
+from torch.utils._sympy.functions import FloorDiv, Mod
+
+from dovetail.graph.flat import Flat
+from dovetail.graph.kinds import kind_of, tensor_arguments
+from dovetail.graph.rename import replace_symbols
+
+__all__ = ["Divided", "divide"]
+
+
+@dataclass(frozen=True, slots=True)
+class Divided:
+    """A graph whose shapes hold no division.
+
+    Args:
+        flat: the graph in new symbols.
+        multiples: symbols that are a width divided by a number, with the number.
+    """
+
+    flat: Flat
+    multiples: Mapping[sympy.Symbol, int]
+
+
+def divide(flat: Flat) -> Divided:
+    """The graph in symbols that make its divisions exact, as far as they can be."""
+    solver = _Solver(dict(flat.bindings), {size for shape in flat.shapes.values() for size in shape})
+    for size, number in _grouped(flat):
+        solver.require(size, number)
+    solver.solve()
+    replaced = replace_symbols(flat, solver.replace, solver.bindings)
+    return Divided(replaced, solver.multiples)
+
+
+def _grouped(flat: Flat) -> Iterable[tuple[sympy.Expr, int]]:
+    """Channels that grouped convolutions and group normalisation split, with the number of groups."""
+    for node in flat.module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        kind, named = kind_of(node.target).type, tensor_arguments(node)
+        if kind.startswith("conv") and len(node.args) > 6 and isinstance(node.args[6], int) and node.args[6] > 1:
+            yield flat.shapes[named["weight"].name][0], node.args[6]
+        elif kind == "group_norm" and isinstance(node.args[1], int):
+            yield flat.shapes[named["input"].name][1], node.args[1]
+
+
+@dataclass(slots=True)
+class _Solver:
+    """Substitutions found so far, and every size with them carried out."""
+
+    bindings: dict[sympy.Symbol, int]
+    sizes: set[sympy.Expr]
+    new: dict[sympy.Symbol, sympy.Expr] = field(default_factory=dict)
+    multiples: dict[sympy.Symbol, int] = field(default_factory=dict)
+
+    def solve(self) -> None:
+        """Make divisions exact, innermost first, until none can be."""
+        tried: set[sympy.Expr] = set()
+        while True:
+            open_ = {d for size in self.sizes for d in _innermost(size)} - tried
+            if not open_:
+                return
+            division = min(open_, key=str)
+            tried.add(division)
+            numerator, denominator = division.args
+            if denominator.is_Integer and _carry_out(division) is None and not self._make_equal(numerator, denominator):
+                self.require(numerator - numerator.as_coeff_Add()[0], int(denominator))
+            self.sizes = {_simplified(size) for size in self.sizes}
+
+    def _make_equal(self, numerator: sympy.Expr, denominator: sympy.Expr) -> bool:
+        terms = sympy.Add.make_args(numerator)
+        if len(terms) != denominator or len(terms) < 2 or not all(term.is_Symbol for term in terms):
+            return False
+        first, *others = sorted(terms, key=str)
+        if any(self.bindings[other] != self.bindings[first] for other in others):
+            return False
+        for other in others:
+            self._substitute(other, first)
+        return True
+
+    def require(self, size: sympy.Expr, number: int) -> None:
+        """Make a size a multiple of a number."""
+        size = self.replace(size)
+        for term in sympy.Add.make_args(sympy.expand(size)):
+            coefficient, rest = term.as_coeff_Mul()
+            if not rest.free_symbols or not coefficient.is_Integer or coefficient % number == 0:
+                continue
+            # In a product one factor must divide: the first whose value can.
+            needed = number // math.gcd(int(coefficient), number)
+            able = [s for s in sorted(rest.free_symbols, key=str) if self.bindings[s] % needed == 0]
+            if able:
+                self._substitute(able[0], needed * self._part(able[0], needed))
+
+    def _part(self, whole: sympy.Symbol, number: int) -> sympy.Symbol:
+        part = sympy.Symbol(f"{whole.name}_{number}", integer=True, positive=True)
+        self.bindings[part] = self.bindings[whole] // number
+        self.multiples[part] = self.multiples.pop(whole, 1) * number
+        return part
+
+    def _substitute(self, symbol: sympy.Symbol, value: sympy.Expr) -> None:
+        step = {symbol: value}
+        self.new = {old: expression.xreplace(step) for old, expression in self.new.items()} | step
+        self.sizes = {_simplified(size.xreplace(step)) for size in self.sizes}
+
+    def replace(self, size: sympy.Expr) -> sympy.Expr:
+        """A size of the old graph in the new symbols."""
+        return _simplified(size.xreplace(self.new))
+
+
+def _innermost(size: sympy.Expr) -> set[sympy.Expr]:
+    return {d for d in size.atoms(FloorDiv, Mod) if not any(a.atoms(FloorDiv, Mod) for a in d.args)}
+
+
+def _simplified(size: sympy.Expr) -> sympy.Expr:
+    """A size with the divisions that are exact carried out."""
+    if not size.has(FloorDiv, Mod):
+        return sympy.expand(size) if size.free_symbols else size
+    while solved := {d: value for d in _innermost(size) if (value := _carry_out(d)) is not None}:
+        size = size.xreplace(solved)
+    return sympy.expand(size)
+
+
+def _carry_out(division: sympy.Expr) -> sympy.Expr | None:
+    numerator, denominator = division.args
+    if not denominator.is_Integer:
+        return None
+    constant, rest = sympy.expand(numerator).as_coeff_Add()
+    quotient = sympy.expand(rest / denominator)
+    if any(not coefficient.is_Integer for coefficient in quotient.as_coefficients_dict().values()):
+        return None
+    if isinstance(division, Mod):
+        return constant % denominator
+    return quotient + constant // denominator
