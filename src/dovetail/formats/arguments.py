@@ -63,12 +63,12 @@ class Arguments:
         given = self.raw(key)
         if given is None:
             return self._default(key, default)
-        return self._integer(key, given)
+        return self.whole(key, given)
 
     def keyed_integer(self, key: str, default: int) -> int:
         """A whole number that can only be given as `key=...`."""
         given = self.keyed(key)
-        return default if given is None else self._integer(key, given)
+        return default if given is None else self.whole(key, given)
 
     def number(self, key: str, given: str) -> float:
         """A text as a float, exact through `repr`."""
@@ -87,7 +87,8 @@ class Arguments:
         """The error for a name that no table has."""
         return FormatError(unknown_name("format", self.name, known))
 
-    def _integer(self, key: str, given: str) -> int:
+    def whole(self, key: str, given: str) -> int:
+        """A text as a whole number."""
         if not re.fullmatch(r"[+-]?\d+", given):
             raise FormatError(f"format {self.text!r}: {key} must be a whole number, got {given!r}.")
         return int(given)

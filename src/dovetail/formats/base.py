@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
+
+from dovetail.errors import FormatError
 
 if TYPE_CHECKING:
     from dovetail.formats.statistics import Statistics
@@ -89,6 +92,14 @@ class Format(ABC):
     def quantise_(self, x: Tensor) -> Tensor:
         """The same result, written into x where that saves memory; x must not be used afterwards."""
         return self.quantise(x)
+
+    def values(self) -> NDArray[np.float64]:
+        """Every finite value of the format, ascending, one zero.
+
+        Raises:
+            FormatError: there are more than 65,536, or data decides them.
+        """
+        raise FormatError(f"{self}: its values cannot be listed: there are too many, or data decides them.")
 
     def in_range(self, x: Tensor) -> Tensor | None:
         """Where the straight-through gradient passes: a mask of x's shape, or None for everywhere.

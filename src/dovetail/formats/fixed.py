@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dovetail.errors import FormatError
 from dovetail.formats.base import Format
 from dovetail.formats.carrier import limit, round_elements
 
-__all__ = ["FixedPoint", "fixed_reference"]
+__all__ = ["FixedKernel", "FixedPoint", "fixed_reference"]
 
 
 @final
@@ -79,14 +81,19 @@ class FixedPoint(Format):
     def step(self) -> float:
         return 2.0**-self.frac_width
 
+    def values(self) -> NDArray[np.float64]:
+        if self.width > 16:
+            return Format.values(self)
+        return np.arange(self.low, self.high + 1, dtype=np.float64) * self.step
+
     def quantise(self, x: Tensor) -> Tensor:
         return round_elements(x, self._kernel(x.dtype))
 
     def quantise_(self, x: Tensor) -> Tensor:
         return round_elements(x, self._kernel(x.dtype), in_place=True)
 
-    def _kernel(self, carrier: torch.dtype) -> _FixedKernel:
-        return _FixedKernel(self._limit(self.minimum, carrier), self._limit(self.maximum, carrier), self.step)
+    def _kernel(self, carrier: torch.dtype) -> FixedKernel:
+        return FixedKernel(self._limit(self.minimum, carrier), self._limit(self.maximum, carrier), self.step)
 
     def _limit(self, value: float, carrier: torch.dtype) -> float:
         """The outermost point of the grid, on this side, that the carrier holds."""
@@ -98,7 +105,9 @@ class FixedPoint(Format):
 
 @final
 @dataclass(frozen=True, slots=True)
-class _FixedKernel:
+class FixedKernel:
+    """Rounds to multiples of `step`, half to even, between `low` and `high`, which are multiples themselves."""
+
     low: float
     high: float
     step: float

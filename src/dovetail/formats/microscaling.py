@@ -1,0 +1,128 @@
+"""OCP microscaling (MX): blocks of small elements that share a power-of-two scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from torch import Tensor
+
+from dovetail.errors import FormatError
+from dovetail.formats.base import Format
+from dovetail.formats.blocks import Blocks, power_of_two_below, round_blocks
+from dovetail.formats.carrier import Kernel
+from dovetail.formats.fixed import FixedKernel
+from dovetail.formats.grid import FloatKernel
+from dovetail.formats.minifloat import NAMED_FLOATS
+
+__all__ = ["MX_BLOCKS", "MX_ELEMENTS", "Microscaling"]
+
+MX_BLOCKS = Blocks((32,), -1)
+"""The specification's block: 32 elements."""
+
+MX_ELEMENTS = {
+    "mxint8": "INT8",
+    "mxfp8_e4m3": "E4M3FN",
+    "mxfp8_e5m2": "E5M2",
+    "mxfp6_e3m2": "E3M2FN",
+    "mxfp6_e2m3": "E2M3FN",
+    "mxfp4": "E2M1FN",
+}
+"""Concrete MX formats and their element format."""
+
+_SCALE_BITS = 8
+_SCALE_LOW, _SCALE_HIGH = -127, 127  # E8M0
+_INT8_STEP, _INT8_MAXIMUM = 2.0**-6, 127 * 2.0**-6
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Microscaling(Format):
+    """`scale * element`, with one E8M0 scale (a power of two, 2**-127 to 2**127) for each block.
+
+    scale = 2**(floor(log2(max |x| of the block)) - emax), emax the exponent of the largest element value; each
+    x / scale is then rounded to the element format, to nearest, ties to even, saturating. INT8 elements are multiples
+    of 2**-6 up to +-127/64: the code -2 is left unused, as the specification allows, so that the range is symmetric.
+
+    A NaN makes its whole block NaN (the scale becomes NaN); an infinity counts as the largest finite number of the
+    carrier; the sign of zero is kept by float elements; elements far below the block's maximum become subnormal or 0.
+
+    Source: OCP Microscaling Formats (MX) Specification 1.0, sections 5 and 6.3.
+
+    Args:
+        name: one of MX_ELEMENTS.
+        blocks: 32 elements of the last dimension unless stated.
+
+    Example:
+        >>> Microscaling("mxfp4").quantise(torch.tensor([0.26, 1.0, 5.0, 7.0]))
+        tensor([0.5000, 1.0000, 4.0000, 6.0000])
+    """
+
+    name: str
+    blocks: Blocks = MX_BLOCKS
+
+    def __post_init__(self) -> None:
+        if self.name not in MX_ELEMENTS:
+            raise FormatError(f"Microscaling: name must be one of {', '.join(MX_ELEMENTS)}, got {self.name!r}.")
+
+    @property
+    def element_bits(self) -> int:
+        return 8 if self.name == "mxint8" else NAMED_FLOATS[MX_ELEMENTS[self.name]].element_bits
+
+    @property
+    def bits(self) -> float:
+        return self.element_bits + (_SCALE_BITS / self.block_size if self.blocks.is_sized else 0.0)
+
+    @property
+    def block_size(self) -> int:
+        return self.blocks.size
+
+    @property
+    def element_maximum(self) -> float:
+        """The largest value of an element before its scale."""
+        return _INT8_MAXIMUM if self.name == "mxint8" else NAMED_FLOATS[MX_ELEMENTS[self.name]].maximum
+
+    @property
+    def maximum(self) -> float:
+        return self.element_maximum * 2.0**_SCALE_HIGH
+
+    @property
+    def minimum(self) -> float:
+        return -self.maximum
+
+    @property
+    def step(self) -> float:
+        element = _INT8_STEP if self.name == "mxint8" else NAMED_FLOATS[MX_ELEMENTS[self.name]].step
+        return element * 2.0**_SCALE_LOW
+
+    @property
+    def is_float(self) -> bool:
+        return self.name != "mxint8"
+
+    def storage_bits(self, shape: Sequence[Any]) -> Any:
+        return Format.storage_bits(self, shape) + self.blocks.count(shape) * _SCALE_BITS
+
+    def in_range(self, x: Tensor) -> Tensor | None:
+        return None
+
+    def quantise(self, x: Tensor) -> Tensor:
+        return round_blocks(x, self.blocks, self._round)
+
+    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float) -> Tensor:
+        amax = x.abs().amax(dims, keepdim=True).clamp(max=ceiling)
+        emax, element = self._element
+        scale = power_of_two_below(amax, _SCALE_LOW + emax, _SCALE_HIGH + emax).mul_(2.0**-emax)
+        return element(x.mul_(scale.reciprocal())).mul_(scale)
+
+    @property
+    def _element(self) -> tuple[int, Kernel]:
+        """The exponent of the largest element value, and what rounds to the element format."""
+        if self.name == "mxint8":
+            return 0, FixedKernel(-_INT8_MAXIMUM, _INT8_MAXIMUM, _INT8_STEP)
+        grid = NAMED_FLOATS[MX_ELEMENTS[self.name]].grid
+        return grid.emax, FloatKernel(grid, grid.maximum)
+
+    def __str__(self) -> str:
+        arguments = self.blocks.text(MX_BLOCKS)
+        return f"{self.name}({arguments[1:]})" if arguments else self.name
