@@ -1,0 +1,167 @@
+"""Scores of plans whose models are trained first: the protocol `train`."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import nn
+
+from dovetail.data import Dataset, Split
+from dovetail.errors import DovetailError, EvaluationError
+from dovetail.evaluation.metrics import MetricSet
+from dovetail.evaluation.score import Outcome, Score
+from dovetail.evaluation.training import TrainResult, train_model
+from dovetail.graph import Graph
+from dovetail.plan import Plan
+from dovetail.settings import TrainConfig
+from dovetail.transforms import Weights, apply
+
+__all__ = ["CANDIDATE_ERRORS", "TrainEvaluator", "plan_seed", "score_model"]
+
+CANDIDATE_ERRORS = (DovetailError, RuntimeError, ValueError, ArithmeticError, MemoryError)
+"""What a candidate's own model or data may raise; anything else is a bug, and raises."""
+
+_PIECE = 1024
+
+
+class TrainEvaluator:
+    """Resizes, trains (quantisation-aware where the plan has formats) and scores each plan.
+
+    What becomes of a plan follows from (plan, seed) alone: neither the order of plans nor what else is evaluated
+    matters.
+
+    Args:
+        graph: The model's graph.
+        model: The base model; it is not changed.
+        dataset: Trained on its train split; its validation split is for early stopping.
+        config: How to train.
+        metrics: Names of the metrics to score by.
+        split: Which split to score on.
+        samples: The first so many of it; None: all.
+        batch_size: Samples per step of training.
+        weights: "inherit" the base model's, or "initialise" anew.
+        seed: Of the search; each plan's own follows from it (`plan_seed`).
+        device: Where to train.
+        stop: Asked after each epoch; True ends the evaluation before the next plan, and the plan in hand is not
+            reported.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        model: nn.Module,
+        dataset: Dataset,
+        config: TrainConfig,
+        metrics: Sequence[str],
+        *,
+        split: str = "validation",
+        samples: int | None = None,
+        batch_size: int = 512,
+        weights: Weights = "inherit",
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.graph = graph
+        self.model = model
+        self.config = config
+        self.batch_size = batch_size
+        self.weights = weights
+        self.seed = seed
+        self.device = torch.device(device)
+        self.train_split = dataset.train.to(self.device)
+        self.validation = dataset.validation.to(self.device)
+        self.scored = dataset.split(split).take(samples).to(self.device)
+        self.metrics = MetricSet(metrics, self.scored.targets)
+        self.stop = stop
+
+    def evaluate(self, plans: Sequence[Plan]) -> Iterator[Outcome]:
+        """One outcome for each plan, in their order; a plan that cannot be built or trained fails with its reason."""
+        for plan in plans:
+            if self.stop():
+                return
+            outcome = self._evaluate_one(plan)
+            if self.stop():
+                return
+            yield outcome
+
+    def build(self, plan: Plan) -> nn.Module:
+        """A plan's model before training, on the evaluator's device.
+
+        Raises:
+            DovetailError: The plan does not fit the graph, or its model cannot be built.
+        """
+        built = apply(self.graph, self.model, plan, weights=self.weights, seed=plan_seed(self.seed, plan))
+        return built.to(self.device)
+
+    def train(self, plan: Plan) -> TrainResult:
+        """A plan's trained model; the same each time.
+
+        Raises:
+            EvaluationError: The training diverged.
+            DovetailError: The plan's model cannot be built.
+        """
+        return train_model(
+            self.build(plan),
+            self.train_split,
+            self.validation,
+            self.config,
+            batch_size=self.batch_size,
+            seed=plan_seed(self.seed, plan),
+            stop=self.stop,
+        )
+
+    def _evaluate_one(self, plan: Plan) -> Outcome:
+        start = time.perf_counter()
+        try:
+            result = self.train(plan)
+            score = score_model(result.model, self.scored, self.metrics)
+        except CANDIDATE_ERRORS as error:
+            return Outcome(plan, None, describe(error), time.perf_counter() - start)
+        details = training_details(result)
+        return Outcome(plan, score, None, time.perf_counter() - start, details)
+
+
+def plan_seed(seed: int, plan: Plan) -> int:
+    """The seed of a plan: 63 bits that follow from the search's seed and the plan's content alone."""
+    digest = hashlib.sha256(f"{seed}:{plan.key}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def score_model(model: nn.Module, split: Split, metrics: MetricSet) -> Score:
+    """The score of a model in eval mode.
+
+    Raises:
+        EvaluationError: Its outputs are NaN.
+    """
+    pieces = []
+    with torch.no_grad():
+        for start in range(0, len(split), _PIECE):
+            rows = slice(start, start + _PIECE)
+            values = metrics.measure(model(*(tensor[rows] for tensor in split.inputs)), split.targets[rows])
+            if isinstance(values, str):
+                raise EvaluationError(values)
+            pieces.append(values)
+    score = metrics.score(pieces)
+    if isinstance(score, str):
+        raise EvaluationError(score)
+    return score
+
+
+def training_details(result: TrainResult) -> tuple[tuple[str, float | str], ...]:
+    """What a record says of a training: epochs run, the epoch kept, and its losses."""
+    kept = result.epochs[result.best_epoch - 1]
+    return (
+        ("epochs", float(len(result.epochs))),
+        ("best_epoch", float(result.best_epoch)),
+        ("train_loss", kept.train_loss),
+        ("validation_loss", kept.validation_loss),
+    )
+
+
+def describe(error: Exception) -> str:
+    """A candidate's failure in one line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
