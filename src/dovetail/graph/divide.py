@@ -37,6 +37,8 @@ class Divided:
 def divide(flat: Flat) -> Divided:
     """The graph in symbols that make its divisions exact, as far as they can be."""
     solver = _Solver(dict(flat.bindings), {size for shape in flat.shapes.values() for size in shape})
+    for left, right in flat.equations:
+        solver.equate(left, right, flat.batch)
     for size, number in _grouped(flat):
         solver.require(size, number)
     solver.solve()
@@ -89,6 +91,14 @@ class _Solver:
         for other in others:
             self._substitute(other, first)
         return True
+
+    def equate(self, left: sympy.Expr, right: sympy.Expr, batch: sympy.Symbol) -> None:
+        """Take a symbol for what the exporter found it equal to."""
+        left, right = self.replace(left), self.replace(right)
+        for symbol, value in ((left, right), (right, left)):
+            if symbol.is_Symbol and symbol != batch and symbol not in value.free_symbols:
+                self._substitute(symbol, value)
+                return
 
     def require(self, size: sympy.Expr, number: int) -> None:
         """Make a size a multiple of a number."""

@@ -11,8 +11,11 @@ import sympy
 import torch
 import torch.fx.experimental._config as fx_config
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim, ExportedProgram, export
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.traceback import annotate, preserve_node_meta
+from torch.utils._sympy.functions import FloorDiv
 
 from dovetail.graph.calls import Call, CallMode
 from dovetail.graph.heads import Heads, find_heads, set_heads
@@ -33,6 +36,7 @@ class Exported:
         sizes: names of the sizes that are inputs of their own, between the tensors and the model's inputs.
         heads: the attention modules that these are of.
         bindings: value of each symbol in the model as it is.
+        equations: pairs of sizes that are equal but were not made one, because divisions stand in them.
     """
 
     program: ExportedProgram
@@ -40,6 +44,7 @@ class Exported:
     sizes: tuple[str, ...]
     heads: tuple[Heads, ...]
     bindings: dict[sympy.Symbol, int]
+    equations: tuple[tuple[sympy.Expr, sympy.Expr], ...]
 
 
 class Functional(nn.Module):
@@ -118,7 +123,9 @@ def symbolic_export(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[s
         program = export(
             Functional(model, heads), (tensors, sizes, inputs, dict(kwargs)), dynamic_shapes=shapes, strict=False
         )
-    return Exported(program, tuple(tensors), tuple(sizes), heads, _bindings(program))
+    environment = _environment(program)
+    bindings = {symbol: int(size) for symbol, size in environment.backed_var_to_val.items()}
+    return Exported(program, tuple(tensors), tuple(sizes), heads, bindings, _equations(environment))
 
 
 def kernel_parameters(model: nn.Module) -> set[str]:
@@ -137,13 +144,22 @@ def _input_shape(value: Any) -> Any:
     return None
 
 
-def _bindings(program: ExportedProgram) -> dict[sympy.Symbol, int]:
-    for node in program.graph.nodes:
-        value = node.meta.get("val")
-        if isinstance(value, Tensor):
-            environment = value.fake_mode.shape_env  # type: ignore[attr-defined]
-            return {symbol: int(size) for symbol, size in environment.backed_var_to_val.items()}
-    return {}
+def _environment(program: ExportedProgram) -> ShapeEnv:
+    values = (node.meta.get("val") for node in program.graph.nodes)
+    first = next(value for value in values if isinstance(value, FakeTensor))
+    environment = first.fake_mode.shape_env
+    assert environment is not None, "the exporter always makes shapes symbolic"
+    return environment
+
+
+def _equations(environment: ShapeEnv) -> tuple[tuple[sympy.Expr, sympy.Expr], ...]:
+    guards = dict.fromkeys(guard.expr for guard in environment.guards if isinstance(guard.expr, sympy.Eq))
+    pairs = (tuple(environment.replace(side) for side in guard.args) for guard in guards)
+    return tuple(
+        (left, right)
+        for left, right in pairs
+        if left != right and (left.is_Symbol or right.is_Symbol) and (left.has(FloorDiv) or right.has(FloorDiv))
+    )
 
 
 def expression(size: int | torch.SymInt) -> sympy.Expr:

@@ -29,6 +29,7 @@ class Flat:
         parameters: those of them that are parameters.
         num_inputs: how many inputs come after them.
         sizes: sizes that are no tensor's own (heads of attention), in order; the module holds them as integers `size_0`, ...
+        equations: pairs of sizes that the exporter found equal but did not make one, because divisions stand in them.
         shapes: symbolic shape of each node that is a tensor.
         dtypes: dtype of each such node.
         calls: the call that each node comes from, where known.
@@ -42,6 +43,7 @@ class Flat:
     parameters: frozenset[str]
     num_inputs: int
     sizes: Mapping[str, sympy.Expr]
+    equations: tuple[tuple[sympy.Expr, sympy.Expr], ...]
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, torch.dtype]
     calls: Mapping[str, Call]
@@ -122,6 +124,7 @@ def flatten_program(exported: Exported, model: nn.Module) -> Flat:
         parameters=frozenset(dict(model.named_parameters())),
         num_inputs=len(inputs),
         sizes=size_shapes,
+        equations=exported.equations,
         shapes=shapes,
         dtypes=dtypes,
         calls=calls,
