@@ -130,26 +130,27 @@ def _matrices_per_layer(call: Invocation, matrices: Sequence[Shape]) -> int:
 
 
 def einsum(call: Invocation) -> Work:
-    """Pairs from left to right as PyTorch contracts them: a pair costs the product of all its sizes.
+    """Pair by pair as PyTorch contracts them, from left to right or along the path given.
 
-    That is multiply-accumulates where the pair is contracted, products where it is not. A sum over one operand alone
-    costs one per element.
+    A pair costs the product of all its sizes: in multiply-accumulates where something is contracted, in products where
+    nothing is. A sum over one operand alone costs one per element.
     """
     shapes = list(call.tensors("tensors"))
     operands, output = _einsum_labels(str(call.value("equation")), shapes)
     sizes = _einsum_sizes(operands, shapes)
-    order = call.arguments.get("path") or [0, 1] * (len(operands) - 1)
+    path = call.arguments.get("path")
+    order = path or [0, 1] * (len(operands) - 1)
     macs, flops = ZERO, ZERO
     for i, j in zip(order[::2], order[1::2], strict=True):
         right, left = (operands.pop(k) for k in sorted((i, j), reverse=True))
         later = set(output).union(*operands)
-        contracted = not later.issuperset(left + right)
         left, flops = _sum_alone(left, set(right) | later, sizes, flops)
         right, flops = _sum_alone(right, set(left) | later, sizes, flops)
         union = left + "".join(label for label in right if label not in left)
         work = elements(sizes[label] for label in union)
-        macs, flops = (macs + work, flops) if contracted else (macs, flops + work)
-        operands.append("".join(label for label in union if label in later))
+        kept = "".join(label for label in union if label in later)
+        macs, flops = (macs + work, flops) if kept != union else (macs, flops + work)
+        operands.insert(len(operands) if path else 0, kept)
     _, flops = _sum_alone(operands[0], set(output), sizes, flops)
     return Work(macs=macs, flops=flops)
 
