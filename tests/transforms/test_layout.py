@@ -17,6 +17,10 @@ def test_neighbouring_constants_are_one() -> None:
     assert Layout.of([(2, 3), (4,), (a, 1, 2, 2)]) == Layout(((10,), (a, 4)))
 
 
+def test_equal_neighbouring_segments_are_counted() -> None:
+    assert Layout.of([(a,), (2, a), (b,)]) == Layout(((3, a), (b,)))
+
+
 def test_merging_puts_the_outer_dimension_first() -> None:
     assert Layout.of([(a,)]).times(Layout.of([(4,)])) == Layout(((a, 4),))
 

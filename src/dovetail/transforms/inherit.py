@@ -64,7 +64,7 @@ def inheritance_report(graph: Graph, plan: Plan) -> tuple[GroupChange, ...]:
         width = int(widths[group.symbol])
         if width == group.base:
             continue
-        reasons = _reasons(channels, group.symbol, group.base, width)
+        reasons = _reasons(channels, channels.blocks[group.name], group.base, width)
         found.append(GroupChange(group=group.name, base=group.base, width=width, exact=not reasons, reasons=reasons))
     return tuple(found)
 
@@ -96,8 +96,7 @@ def inherit(
         New tensors by name, of the old ones' dtype and device. What is not in it stays as it is.
     """
     channels = find_channels(graph)
-    old = {symbol: int(width) for symbol, width in graph.bindings.items()}
-    new = graph.widths(plan)
+    old, new = _block_widths(graph, channels, graph.bindings), _block_widths(graph, channels, graph.widths(plan))
     maps, shares = _maps(graph, channels, tensors, old, new, importance, seed)
     changed = {symbol for symbol in maps if new[symbol] != old[symbol]}
     found: dict[str, Tensor] = {}
@@ -106,6 +105,11 @@ def inherit(
         if any(layout.symbols & changed for layout in layouts):
             found[name] = _gather(tensors[name], name, channels, maps, shares, old, changed)
     return found
+
+
+def _block_widths(graph: Graph, channels: Channels, widths: Mapping[sympy.Symbol, int]) -> dict[sympy.Symbol, int]:
+    """Channels in one block of each group."""
+    return {channels.blocks[g.name]: int(widths[g.symbol]) // g.multiple_of for g in graph.groups}
 
 
 def _maps(
@@ -122,14 +126,15 @@ def _maps(
     maps: dict[sympy.Symbol, NDArray[np.int64]] = {}
     shares: dict[sympy.Symbol, NDArray[np.float64]] = {}
     for i, group in enumerate(graph.groups):
-        base, width = old[group.symbol], new[group.symbol]
+        symbol = channels.blocks[group.name]
+        base, width = old[symbol], new[symbol]
         if width >= base:
             source = np.arange(width) * base // width
         else:
             generator = np.random.default_rng([seed, i])
-            source = kept_channels(channels, tensors, group.symbol, old, width, importance, generator)
-        maps[group.symbol] = source
-        shares[group.symbol] = 1.0 / np.bincount(source, minlength=base)[source]
+            source = kept_channels(channels, tensors, symbol, old, width, importance, generator)
+        maps[symbol] = source
+        shares[symbol] = 1.0 / np.bincount(source, minlength=base)[source]
     return maps, shares
 
 

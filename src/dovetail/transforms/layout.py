@@ -40,18 +40,18 @@ class Layout:
 
     @classmethod
     def of(cls, segments: list[Segment] | tuple[Segment, ...]) -> Layout:
-        """The canonical layout: factors 1 dropped, neighbouring constants multiplied, neighbouring constant segments
-        added."""
-        merged: list[Segment] = []
+        """The canonical layout: factors 1 dropped, neighbouring constants multiplied, equal neighbouring segments
+        counted."""
+        merged: list[tuple[int, Segment]] = []
         for segment in segments:
-            canonical = _canonical(segment)
-            if canonical == (0,):
+            count, rest = _counted(_canonical(segment))
+            if count == 0:
                 continue
-            if merged and _is_constant(canonical) and _is_constant(merged[-1]):
-                merged[-1] = (_constant(merged[-1]) + _constant(canonical),)
+            if merged and merged[-1][1] == rest:
+                merged[-1] = (merged[-1][0] + count, rest)
             else:
-                merged.append(canonical)
-        return cls(tuple(merged))
+                merged.append((count, rest))
+        return cls(tuple(_canonical((count, *rest)) for count, rest in merged))
 
     @classmethod
     def from_size(cls, size: sympy.Expr | int) -> Layout | None:
@@ -214,8 +214,9 @@ def _canonical(segment: Segment) -> Segment:
     return tuple(without_ones) or (1,)
 
 
-def _is_constant(segment: Segment) -> bool:
-    return len(segment) == 1 and isinstance(segment[0], int)
+def _counted(segment: Segment) -> tuple[int, Segment]:
+    """A canonical segment as so many copies of another."""
+    return (segment[0], segment[1:]) if isinstance(segment[0], int) else (1, segment)
 
 
 def _constant(segment: Segment) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dovetail.errors import ResizeError, unknown_name
 from dovetail.graph import Graph
+from dovetail.graph.heads import find_heads, set_heads
 from dovetail.plan import Plan
 from dovetail.transforms.importance import Importance, find_importance
 from dovetail.transforms.inherit import inherit
@@ -77,6 +78,7 @@ def resize(
     resized = _copy(model, {id(tensors[name]): tensor for name, tensor in replaced.items()}, share=share)
     if replaced:
         _update(model, resized, {id(tensors[name]) for name in replaced})
+        _update_heads(graph, model, resized, plan)
     if weights == "initialise":
         initialise(resized, seed=seed)
     return resized
@@ -130,3 +132,12 @@ def _update(model: nn.Module, resized: nn.Module, replaced: set[int]) -> None:
             own += old.out_proj.parameters()
         if any(id(tensor) in replaced for tensor in own):
             update_sizes(new, path)
+
+
+def _update_heads(graph: Graph, model: nn.Module, resized: nn.Module, plan: Plan) -> None:
+    """Let attention modules hold the planned number and width of their heads."""
+    widths = graph.widths(plan)
+    for heads in find_heads(model):
+        if all(name in graph.sizes for name in heads.names):
+            number, width = (int(graph.sizes[name].subs(widths)) for name in heads.names)
+            set_heads(resized.get_submodule(heads.path), heads, number, width)

@@ -126,13 +126,13 @@ class State:
         """The groups whose channels some dimensions carry."""
         found: frozenset[sympy.Symbol] = frozenset()
         for dim in map(self.resolve, dims):
-            found |= dim.symbols if isinstance(dim, Layout) else dim.size.free_symbols
+            found |= dim.symbols if isinstance(dim, Layout) else frozenset(dim.size.free_symbols)
         return found & self.groups
 
     def block(self, symbols: frozenset[sympy.Symbol], reason: str, kind: ObstacleKind = ObstacleKind.NEVER) -> None:
         """Note that copying channels of these groups can change the function."""
-        if symbols & self.groups:
-            self.obstacles[Obstacle(symbols & self.groups, kind, reason)] = None
+        if concerned := frozenset(symbols) & self.groups:
+            self.obstacles[Obstacle(concerned, kind, reason)] = None
 
     def produce(self, value: Value) -> None:
         """The dimensions of a parameter go on into a result."""
