@@ -198,6 +198,20 @@ class MetricSet:
             return f"outputs are NaN for {num_nan} of {outputs.shape[0]} samples."
         return {name: statistic(outputs, targets).cpu().numpy() for name, statistic in self._statistics.items()}
 
+    def measure_stack(self, outputs: Tensor, targets: Tensor) -> list[Values | str]:
+        """`measure` for several plans at once.
+
+        Args:
+            outputs: of all of them, [N, plans, C].
+            targets: [N].
+        """
+        num_plans = outputs.shape[1]
+        if list(self._statistics) != [is_correct.__name__] or math.isnan(float(outputs.sum())):
+            return [self.measure(outputs[:, i].contiguous(), targets) for i in range(num_plans)]
+        self._check(outputs[:, 0], targets)
+        correct = (outputs.argmax(2) == targets[:, None]).t().contiguous().cpu().numpy()
+        return [{is_correct.__name__: row} for row in correct]
+
     def score(self, pieces: Sequence[Values]) -> Score | str:
         """The score over pieces in the split's order, which may cover only its first samples; or the reason why there
         is none.

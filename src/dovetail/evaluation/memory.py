@@ -1,0 +1,35 @@
+"""How much memory there is to use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+__all__ = ["default_budget", "free_memory"]
+
+
+def free_memory(device: torch.device | str = "cpu") -> int:
+    """Bytes that a device has free now.
+
+    On CUDA what the driver reports; on CPUs `MemAvailable` of /proc/meminfo (free pages and caches that can be
+    dropped), elsewhere the free pages that the system reports, or 4 GiB where it reports none.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 4 << 30
+
+
+def default_budget(device: torch.device | str = "cpu") -> int:
+    """Bytes that the cache may use where nothing else is said: a quarter of what is free."""
+    return free_memory(device) // 4
