@@ -103,7 +103,8 @@ class CallMode(TorchFunctionMode):
         model: the model whose modules give calls their path; shared modules go by their first path. It is not changed.
         callback: `callback(call, function, args, kwargs) -> result`. Torch functions that it calls are not seen again.
         wanted: the calls to hand over, or None for all; others are made as they are.
-        prepare: `prepare(name, args, kwargs) -> (args, kwargs)` for functions that are followed into and so have no call.
+        prepare: `prepare(name, args, kwargs) -> (args, kwargs)` for functions that are followed into and so have no
+            call.
 
     Example:
         >>> import torch

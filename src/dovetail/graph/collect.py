@@ -37,8 +37,8 @@ class Widths:
 def find_widths(divided: Divided, operations: tuple[Operation, ...]) -> Widths:
     """Name the symbols after who produces them.
 
-    A size that is no tensor's own (heads of attention) gives its name to its symbol; other symbols go by the first operation whose
-    result has them; else by the tensor whose dimension they are.
+    A size that is no tensor's own (heads of attention) gives its name to its symbol; other symbols go by the first
+    operation whose result has them; else by the tensor whose dimension they are.
     """
     flat = divided.flat
     names: dict[sympy.Symbol, str] = {}

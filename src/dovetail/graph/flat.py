@@ -28,10 +28,12 @@ class Flat:
         tensor_names: parameters and buffers, in the order of the module's inputs.
         parameters: those of them that are parameters.
         num_inputs: how many inputs come after them.
-        sizes: sizes that are no tensor's own (heads of attention), in order; the module holds them as integers `size_0`, ...
+        sizes: sizes that are no tensor's own (heads of attention), in order; the module holds them as integers
+            `size_0`, ...
         equations: pairs of sizes that the exporter found equal but did not make one, because divisions stand in them.
         shapes: symbolic shape of each node that is a tensor.
         dtypes: dtype of each such node.
+        scalars: value of each node that is a size.
         calls: the call that each node comes from, where known.
         lines: the line of the model's code that each node comes from, as a traceback.
         bindings: value of each symbol in the model as it is.
@@ -46,6 +48,7 @@ class Flat:
     equations: tuple[tuple[sympy.Expr, sympy.Expr], ...]
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, torch.dtype]
+    scalars: Mapping[str, sympy.Expr]
     calls: Mapping[str, Call]
     lines: Mapping[str, str]
     bindings: Mapping[sympy.Symbol, int]
@@ -79,6 +82,7 @@ def flatten_program(exported: Exported, model: nn.Module) -> Flat:
     }
     shapes: dict[str, Shape] = {}
     dtypes: dict[str, torch.dtype] = {}
+    scalars: dict[str, sympy.Expr] = {}
     calls: dict[str, Call] = {}
     lines: dict[str, str] = {}
     sizes = _size_nodes(exported)
@@ -110,6 +114,8 @@ def flatten_program(exported: Exported, model: nn.Module) -> Flat:
         if isinstance(first, Tensor):
             shapes[new.name] = tuple(expression(size) for size in first.shape)
             dtypes[new.name] = first.dtype
+        elif isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
+            scalars[new.name] = expression(value)
         if text := node.meta.get("custom", {}).get(CALL_KEY):
             calls[new.name] = Call.parse(text)
         if line := node.meta.get("stack_trace"):
@@ -127,6 +133,7 @@ def flatten_program(exported: Exported, model: nn.Module) -> Flat:
         equations=exported.equations,
         shapes=shapes,
         dtypes=dtypes,
+        scalars=scalars,
         calls=calls,
         lines=lines,
         bindings=exported.bindings,

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, fx
 
 from dovetail.errors import PlanError, UnknownSiteError, unknown_name
+from dovetail.graph.attributes import SizeAttribute
 from dovetail.graph.groups import WidthGroup
+from dovetail.graph.layout import Layout, Use
 from dovetail.graph.operation import Operation
 from dovetail.plan import Plan, Site
 
@@ -41,6 +43,13 @@ class Graph:
         tensor_names: parameters and buffers, in the order of the module's inputs.
         num_inputs: how many inputs the model takes after them.
         sizes: sizes that are no tensor's own (heads of attention); the module holds the i-th as its integer `size_i`.
+        layouts: by (tensor name, dimension): which channel each element belongs to; absent where constant or not known.
+        uses: by (tensor name, dimension): whether it produces channels, consumes them or acts on each.
+        inexact: by group: why copying its channels cannot keep the model's function.
+        normalised: by group: operations that take a mean over its channels, which is kept if all are copied equally
+            often.
+        contracted: by group: operations that multiply activations and sum over its channels.
+        attributes: integer attributes of the model's modules that follow the widths.
     """
 
     module: fx.GraphModule
@@ -55,6 +64,12 @@ class Graph:
     tensor_names: tuple[str, ...]
     num_inputs: int
     sizes: Mapping[str, sympy.Expr]
+    layouts: Mapping[tuple[str, int], Layout]
+    uses: Mapping[tuple[str, int], Use]
+    inexact: Mapping[str, str]
+    normalised: Mapping[str, tuple[str, ...]]
+    contracted: Mapping[str, tuple[str, ...]]
+    attributes: tuple[SizeAttribute, ...]
 
     @cached_property
     def _operations(self) -> dict[str, Operation]:
@@ -127,8 +142,8 @@ class Graph:
     def at(self, plan: Plan) -> Graph:
         """The same graph with the sizes that are no tensor's own (heads of attention) as a plan has them.
 
-        Graphs without attention run with tensors of any widths as they are; those with attention need this first where a plan
-        changes the number or width of heads.
+        Graphs without attention run with tensors of any widths as they are; those with attention need this first where
+        a plan changes the number or width of heads.
         """
         widths = self.widths(plan)
         module = copy.copy(self.module)

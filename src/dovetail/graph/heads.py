@@ -106,8 +106,8 @@ def hint(size: int | torch.SymInt) -> int:
 def unify(size: int | torch.SymInt, same: int | torch.SymInt) -> None:
     """Let one size be another expression from now on; the two are equal in the example.
 
-    `torch._check(a == b)` leaves an equation between a symbol and a product of symbols as a guard; a substitution is what makes
-    every later shape come out in the product's factors.
+    `torch._check(a == b)` leaves an equation between a symbol and a product of symbols as a guard; a substitution is
+    what makes every later shape come out in the product's factors.
     """
     if not isinstance(size, torch.SymInt):
         return

@@ -35,8 +35,11 @@ def replace_symbols(
         return done[size]
 
     shapes = {name: tuple(cached(size) for size in shape) for name, shape in flat.shapes.items()}
+    scalars = {name: cached(size) for name, size in flat.scalars.items()}
     sizes = {name: cached(size) for name, size in flat.sizes.items()}
     used = {s for shape in shapes.values() for size in shape for s in size.free_symbols}
     used |= {s for size in sizes.values() for s in size.free_symbols}
     bound = {s: bindings[s] for s in sorted(used, key=str)}
-    return dataclasses.replace(flat, shapes=shapes, sizes=sizes, batch=cached(flat.batch), bindings=bound)
+    return dataclasses.replace(
+        flat, shapes=shapes, scalars=scalars, sizes=sizes, batch=cached(flat.batch), bindings=bound
+    )

@@ -1,7 +1,7 @@
 """Size-generic stand-ins: the same call with sizes read off its tensors where the model has them as Python numbers.
 
-A number such as `groups` or `normalized_shape` would pin the sizes of the tensors to itself while tracing. The values are equal in
-the model as it is, so the result of the call is too.
+A number such as `groups` or `normalized_shape` would pin the sizes of the tensors to itself while tracing. The values
+are equal in the model as it is, so the result of the call is too.
 """
 
 from __future__ import annotations

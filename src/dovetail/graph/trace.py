@@ -7,12 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dovetail.graph.attributes import read_attributes
 from dovetail.graph.collect import find_widths, public, read_groups
 from dovetail.graph.divide import divide
 from dovetail.graph.export import Exported, shadow, symbolic_export
 from dovetail.graph.flat import flatten_program
 from dovetail.graph.graph import Graph
 from dovetail.graph.name import name_operations
+from dovetail.graph.propagate import follow_channels
 
 __all__ = ["trace"]
 
@@ -47,6 +49,7 @@ def read_graph(model: nn.Module, exported: Exported) -> Graph:
     """The graph that an export describes."""
     divided = divide(flatten_program(exported, model))
     operations = name_operations(divided.flat, model)
+    channels = follow_channels(divided.flat, operations)
     widths = find_widths(divided, operations)
     flat = public(divided.flat, widths)
     groups = read_groups(flat, widths, operations)
@@ -63,6 +66,12 @@ def read_graph(model: nn.Module, exported: Exported) -> Graph:
         tensor_names=flat.tensor_names,
         num_inputs=flat.num_inputs,
         sizes=flat.sizes,
+        layouts={key: layout.replace(widths.expressions) for key, layout in channels.layouts.items()},
+        uses=channels.uses,
+        inexact={widths.names[s]: reason for s, reason in channels.inexact.items() if s in widths.names},
+        normalised={widths.names[s]: names for s, names in channels.normalised.items() if s in widths.names},
+        contracted={widths.names[s]: names for s, names in channels.contracted.items() if s in widths.names},
+        attributes=read_attributes(model, flat, exported.heads),
     )
 
 
