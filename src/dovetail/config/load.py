@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import json
 import logging
+import os
 import re
 import tomllib
 import typing
@@ -168,27 +169,31 @@ def _with_absolute_paths(config: RunConfig, folder: Path) -> RunConfig:
     model, data = config.model, config.data
     storage = config.storage
     if storage is not None and "://" not in storage:
-        storage = str(folder / storage)
+        storage = _within(folder, storage)
     return dataclasses.replace(
         config,
         model=dataclasses.replace(
             model,
             name=_callable_path(model.name, folder),
-            checkpoint=None if model.checkpoint is None else str(folder / model.checkpoint),
+            checkpoint=None if model.checkpoint is None else _within(folder, model.checkpoint),
         ),
         data=dataclasses.replace(data, name=_data_path(data.name, folder)),
-        out=None if config.out is None else str(folder / config.out),
+        out=None if config.out is None else _within(folder, config.out),
         storage=storage,
     )
 
 
+def _within(folder: Path, name: str) -> str:
+    return os.path.normpath(folder / name)
+
+
 def _callable_path(name: str, folder: Path) -> str:
     file, colon, attribute = name.rpartition(":")
-    return f"{folder / file}:{attribute}" if colon and file.endswith(".py") else name
+    return f"{_within(folder, file)}:{attribute}" if colon and file.endswith(".py") else name
 
 
 def _data_path(name: str, folder: Path) -> str:
-    return str(folder / name) if name.endswith(_DATA_FILES) else _callable_path(name, folder)
+    return _within(folder, name) if name.endswith(_DATA_FILES) else _callable_path(name, folder)
 
 
 def _toml_part(value: Any) -> Any:
