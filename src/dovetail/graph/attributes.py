@@ -1,4 +1,4 @@
-"""Integers that modules hold beside their parameters and that follow the widths: `in_features`, `groups`, `num_heads`."""
+"""Integers that modules hold and that follow the widths: `in_features`, `groups`, `num_heads`."""
 
 from __future__ import annotations
 

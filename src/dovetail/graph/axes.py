@@ -17,7 +17,8 @@ __all__ = ["Axes", "divided"]
 ONE = sympy.Integer(1)
 
 # A repetition is written out as blocks only up to this many: enough for q, k, v and chunks, and no table of a long
-# dimension. AX_REPEATS = 16
+# dimension.
+_MAX_REPEATS = 16
 
 
 class Axes:
@@ -148,7 +149,7 @@ class Axes:
             taken = self._take(remaining, size)
             if taken is None:
                 return None
-            parts.insert(0, Layout(tuple([tuple(taken)])))
+            parts.insert(0, Layout((tuple(taken),)))
         return [Layout((tuple(remaining),)).canonical(), *(part.canonical() for part in parts)]
 
     def _take(self, remaining: list[sympy.Expr], need: sympy.Expr) -> list[sympy.Expr] | None:

@@ -1,8 +1,9 @@
 """Sizes that are divided: widths that must be a multiple of a number, and shapes without rounding.
 
 Where a model halves channels or splits them into groups or heads, shapes hold `s // n`, which is exact only where `s`
-is a multiple of n. Writing s = n k makes every shape a polynomial in k, and "a multiple of n" a property of the width. Where n equal widths are
-concatenated and divided by n again (the two branches of a ShuffleNet unit), they are made one width instead.
+is a multiple of n. Writing s = n k makes every shape a polynomial in k, and "a multiple of n" a property of the width.
+Where n equal widths are concatenated and divided by n again (the two branches of a ShuffleNet unit), they are made one
+width instead.
 """
 
 from __future__ import annotations

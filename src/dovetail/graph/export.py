@@ -106,7 +106,8 @@ def symbolic_export(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[s
     parameters = dict(model.named_parameters())
     heads = find_heads(model)
     # A size of its own comes as the length of an empty-handed tensor: sizes of tensors have the range that substitution
-    # needs. zes = {n: torch.empty(v) for h in heads for n, v in zip(h.names, (h.number, h.width), strict=True)}
+    # needs.
+    sizes = {n: torch.empty(v) for h in heads for n, v in zip(h.names, (h.number, h.width), strict=True)}
     tensors = {name: t.detach() for name, t in {**parameters, **dict(model.named_buffers())}.items()}
     kernels = kernel_parameters(model)
     shapes = {

@@ -142,7 +142,7 @@ def flatten_program(exported: Exported, model: nn.Module) -> Flat:
 
 
 def _size_nodes(exported: Exported) -> dict[fx.Node, str]:
-    """The inputs that are sizes, and the nodes that read them, with the attribute of the module that takes their place."""
+    """The inputs that are sizes and the nodes that read them, with the attribute that takes their place."""
     given = {s.arg.name for s in exported.program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT}
     nodes = [node for node in exported.program.graph.nodes if node.op == "placeholder" and node.name in given]
     first = len(exported.names)

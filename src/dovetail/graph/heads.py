@@ -45,7 +45,7 @@ class Heads:
 
 
 def find_heads(model: nn.Module) -> tuple[Heads, ...]:
-    """Attention modules of a model whose heads are projections of their own: those with a head width and several heads."""
+    """Attention modules of a model whose heads are projections of their own: with a head width and several heads."""
     return tuple(heads for path, module in model.named_modules() if (heads := _heads(path, module)) is not None)
 
 

@@ -63,7 +63,7 @@ class Layout:
         return Layout(tuple(tuple(new.get(factor, factor) for factor in block) for block in self.blocks))
 
     def canonical(self) -> Layout:
-        """Neighbouring integer factors multiplied, constant blocks added, equal neighbours counted: (c), (c) is (2, c)."""
+        """Integer factors multiplied, constant blocks added, equal neighbours counted: (c), (c) is (2, c)."""
         blocks: list[Block] = []
         for block in self.blocks:
             joined = _joined(block)

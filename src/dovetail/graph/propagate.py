@@ -1,4 +1,4 @@
-"""Follow channels through a graph: the layout of every parameter dimension, and what each has to do with the channels."""
+"""Follow channels through a graph: the layout of every parameter dimension, and what it does to the channels."""
 
 from __future__ import annotations
 
@@ -372,8 +372,7 @@ class _Follower:
     def _visit_unbind(self, node: fx.Node, named: dict[str, Any]) -> list[Dims]:
         x = list(self._dims(named["self"]))
         x.pop(named.get("dim", 0))
-        return [x] * (1 + max((u.args[1] for u in node.users if len(u.args) > 1), default=0))  # type:
-        ignore[type - var, operator]
+        return [x] * (1 + max((u.args[1] for u in node.users if len(u.args) > 1), default=0))  # type: ignore[type-var,operator]
 
     def _visit_getitem(self, node: fx.Node, named: dict[str, Any]) -> Dims:
         source, index = node.args
