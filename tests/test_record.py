@@ -9,7 +9,7 @@ from dovetail.errors import StudyError
 from dovetail.evaluation import Measured, Score
 from dovetail.formats import parse
 from dovetail.plan import Plan, Site, SiteKind
-from dovetail.record import Trial, TrialState, trial_seed
+from dovetail.record import Trial, TrialState
 
 PLAN = Plan.of({Site("fc", SiteKind.WEIGHT): parse("fixed(8,4)")}, {"fc": 64})
 TRIAL = Trial(
@@ -60,9 +60,3 @@ def test_a_trial_has_a_reason_exactly_when_it_failed(state: TrialState, reason: 
 def test_a_damaged_record_is_refused(damage: dict[str, object]) -> None:
     with pytest.raises(StudyError, match="must have every key"):
         Trial.from_dict({**TRIAL.to_dict(), **damage})
-
-
-def test_the_seed_of_a_trial_follows_from_the_searchs_seed_and_the_plan_alone() -> None:
-    assert trial_seed(0, PLAN) == trial_seed(0, Plan.from_toml(PLAN.to_toml()))
-    assert len({trial_seed(0, PLAN), trial_seed(1, PLAN), trial_seed(0, Plan())}) == 3
-    assert 0 <= trial_seed(0, PLAN) < 2**31

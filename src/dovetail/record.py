@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +11,7 @@ from dovetail.errors import StudyError, unknown_name
 from dovetail.evaluation.score import Measured, Score
 from dovetail.plan import Plan
 
-__all__ = ["Trial", "TrialState", "trial_seed"]
+__all__ = ["Trial", "TrialState"]
 
 
 class TrialState(StrEnum):
@@ -133,16 +132,3 @@ class Trial:
             raise StudyError(
                 f"trial: must have every key that Trial.to_dict writes, of its type: {error!r}."
             ) from error
-
-
-def trial_seed(seed: int, plan: Plan) -> int:
-    """The seed of a plan's evaluation: 31 bits.
-
-    They follow from the search's seed and the plan alone, whatever ran before it.
-
-    Example:
-        >>> trial_seed(0, Plan()) == trial_seed(0, Plan()) != trial_seed(1, Plan())
-        True
-    """
-    digest = hashlib.sha256(f"{seed}:{plan.key}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF

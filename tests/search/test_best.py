@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import random
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from dovetail.evaluation.score import measure_share
 from dovetail.objective import Constraint, Objective
 from dovetail.plan import Plan
 from dovetail.record import Trial, TrialState
-from dovetail.search.best import compare_paired, find_best, find_front, is_non_dominated
+from dovetail.search.best import compare_paired, find_best, find_front
 
 ACCURACY = Objective(name="accuracy", direction="maximize")
 BITS = Objective(name="bits", direction="minimize", is_cost=True)
@@ -41,14 +40,6 @@ def test_trials_beyond_a_constraint_are_not_on_the_front() -> None:
     trials = [trial(0, 0.9, 8), trial(1, 0.8, 4), trial(2, 0.5, 2)]
     limits = [Constraint(metric="bits", op="<=", limit=4), Constraint(metric="accuracy", op=">=", limit=0.6)]
     assert [t.number for t in find_front(trials, [ACCURACY, BITS], limits)] == [1]
-
-
-@pytest.mark.parametrize("k", [1, 2, 3, 4])
-def test_non_dominated_rows_equal_those_of_the_definition(k: int) -> None:
-    rng = random.Random(k)
-    gains = np.array([[float(rng.randrange(5)) for _ in range(k)] for _ in range(60)])
-    expected = [not any((b >= a).all() and (b > a).any() for b in gains) for a in gains]
-    assert is_non_dominated(gains).tolist() == expected
 
 
 def test_mcnemars_p_value_is_the_tail_of_a_fair_coin() -> None:

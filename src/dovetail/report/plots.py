@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dovetail.errors import StudyError
 from dovetail.objective import Objective
@@ -11,7 +12,10 @@ from dovetail.record import Trial
 from dovetail.search.best import find_front, is_within
 from dovetail.study.header import StudyHeader
 
-__all__ = ["plot_front"]
+if TYPE_CHECKING:  # drawing is not always wanted, and importing it takes long
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_front", "plot_number_line"]
 
 
 def plot_front(path: Path, header: StudyHeader, trials: Sequence[Trial]) -> bool:
@@ -60,11 +64,7 @@ def plot_front(path: Path, header: StudyHeader, trials: Sequence[Trial]) -> bool
         axes.set_ylabel(_label(quality))
         axes.grid(alpha=0.3)
         axes.legend()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=130)
-    except OSError as error:
-        raise StudyError(f"{path}: cannot be written: {error.strerror or error}.") from error
+    _save(figure, path)
     return True
 
 
@@ -79,3 +79,36 @@ def _pairs(objectives: Sequence[Objective]) -> list[tuple[Objective, Objective]]
 
 def _label(objective: Objective) -> str:
     return f"{objective.name} ({objective.direction})"
+
+
+def plot_number_line(path: Path, title: str, values: Sequence[float]) -> None:
+    """Draw the values of a number format as marks on a line.
+
+    Args:
+        path: a .png or .svg file.
+        title: over the line.
+        values: what the format represents, in order.
+
+    Raises:
+        StudyError: The file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 1.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.vlines(values, 0, 1, color="tab:blue", linewidth=0.7)
+    axes.set_yticks([])
+    axes.set_title(f"{title}: {len(values):,} values")
+    for side in ("left", "right", "top"):
+        axes.spines[side].set_visible(False)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=130)
+    except (OSError, ValueError) as error:  # ValueError: a suffix that is no picture's
+        raise StudyError(f"{path}: cannot be written: {getattr(error, 'strerror', None) or error}.") from error

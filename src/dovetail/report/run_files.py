@@ -27,6 +27,11 @@ class RunFiles:
         return self.folder / "config.toml"
 
     @property
+    def pointer(self) -> Path:
+        """Which study this run is, and where it is kept, JSON."""
+        return self.folder / "run.json"
+
+    @property
     def study(self) -> Path:
         """Every trial, SQLite."""
         return self.folder / "study.db"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from dataclasses import dataclass
 from typing import TextIO
@@ -41,4 +42,10 @@ def print_table(table: Table, file: TextIO | None = None) -> None:
         shown.add_column(Text(column), justify="right" if column in table.numeric else "left", overflow="fold")
     for row in table.rows:
         shown.add_row(*(Text(cell) for cell in row))
-    Console(file=out, width=None if out.isatty() else _LOG_WIDTH).print(shown)
+    if out.isatty():
+        Console(file=out).print(shown)
+        return
+    console = Console(file=io.StringIO(), width=_LOG_WIDTH)
+    with console.capture() as captured:
+        console.print(shown)
+    out.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())

@@ -16,6 +16,7 @@ from scipy import stats
 
 from dovetail.objective import Constraint, Objective
 from dovetail.record import Trial
+from dovetail.search.front import non_dominated
 
 __all__ = [
     "SIGNIFICANCE",
@@ -23,7 +24,6 @@ __all__ = [
     "compare_paired",
     "find_best",
     "find_front",
-    "is_non_dominated",
     "is_within",
     "weighted_sum",
 ]
@@ -65,25 +65,6 @@ def weighted_sum(trial: Trial, objectives: Sequence[Objective]) -> float:
     return sum(o.sign * o.scale * trial.value(o.name) for o in objectives)
 
 
-def is_non_dominated(gains: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows of gains [n, k] no other row matches or beats in every column and beats in one; larger is better.
-
-    Rows that are equal stand or fall together.
-    """
-    n, k = gains.shape
-    keep = np.zeros(n, dtype=np.bool_)
-    # best in the first column first, ties by the next: whatever dominates a row comes before it
-    order = np.lexsort(tuple(-gains[:, column] for column in reversed(range(k))))
-    front = np.empty((0, k))
-    for index in order:
-        row = gains[index]
-        beaten = (front >= row).all(axis=1) & (front > row).any(axis=1)
-        if not beaten.any():
-            keep[index] = True
-            front = np.vstack([front, row]) if not (front == row).all(axis=1).any() else front
-    return keep
-
-
 def find_front(
     trials: Sequence[Trial], objectives: Sequence[Objective], constraints: Sequence[Constraint] = ()
 ) -> list[Trial]:
@@ -96,7 +77,7 @@ def find_front(
         return []
     gains = np.array([[o.sign * trial.value(o.name) for o in objectives] for trial in kept], dtype=np.float64)
     found: dict[tuple[float, ...], Trial] = {}
-    for index in np.flatnonzero(is_non_dominated(gains)):
+    for index in np.flatnonzero(non_dominated(gains)):
         figures = tuple(gains[index].tolist())
         if figures not in found or kept[index].number < found[figures].number:
             found[figures] = kept[index]

@@ -23,7 +23,7 @@ import numpy as np
 from dovetail.errors import DovetailError, EvaluationError
 from dovetail.evaluation.score import Outcome
 from dovetail.plan import Plan
-from dovetail.record import Trial, TrialState, trial_seed
+from dovetail.record import Trial, TrialState
 from dovetail.search.problem import Problem
 from dovetail.search.space import Row
 
@@ -122,6 +122,9 @@ def run_search(
     known: Sequence[Trial] = (),
     store: Callable[[Trial], None] = lambda trial: None,
     measure: Measure | None = None,
+    seed_of: Callable[[Plan], int] | None = None,
+    batch: int = BATCH,
+    total: int | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> SearchRun:
     """Search until the budget is spent, the space is exhausted, time is up or Ctrl-C is pressed.
@@ -135,6 +138,9 @@ def run_search(
         known: trials that an earlier run of the same search recorded.
         store: takes each new trial; must not block.
         measure: figures that need the built model to run, taken while nothing else runs.
+        seed_of: the seed that a plan's evaluation follows from, for the record; None: the problem's.
+        batch: plans asked for at once: many for a strategy that does not learn, few for one that does.
+        total: trials that the search will have in the end, where that is known though no budget says so.
         on_progress: told after each new trial.
 
     Returns:
@@ -143,7 +149,9 @@ def run_search(
     Raises:
         StudyError: `store` failed; what it took before is kept.
     """
-    loop = _Loop(problem, strategy, evaluator, trials, timeout_s, known, store, measure, on_progress)
+    loop = _Loop(
+        problem, strategy, evaluator, trials, timeout_s, known, store, measure, seed_of, batch, total, on_progress
+    )
     end = loop.run()
     ordered = tuple(sorted(loop.trials.values(), key=lambda trial: trial.number))
     return SearchRun(
@@ -161,6 +169,9 @@ class _Loop:
     known: Sequence[Trial]
     store: Callable[[Trial], None]
     measure: Measure | None
+    seed_of: Callable[[Plan], int] | None
+    batch: int
+    total: int | None
     on_progress: Callable[[Progress], None]
     trials: dict[Row, Trial] = field(default_factory=dict)  # known and new
     by_effect: dict[Row, Trial] = field(default_factory=dict)  # canonical row -> a trial of that plan
@@ -191,7 +202,7 @@ class _Loop:
         return End.BUDGET
 
     def _batch_size(self) -> int:
-        size = BATCH if self.asked else FIRST_BATCH
+        size = self.batch if self.asked else min(self.batch, FIRST_BATCH)
         return size if self.budget is None else min(size, self.budget - len(self.asked))
 
     def _is_late(self) -> bool:
@@ -279,7 +290,7 @@ class _Loop:
                 measurements=_finite(measurements),
                 score=outcome.score if reason is None else None,
                 details=outcome.details,
-                seed=trial_seed(self.problem.seed, outcome.plan),
+                seed=self.problem.seed if self.seed_of is None else self.seed_of(outcome.plan),
                 duration_s=outcome.duration_s,
                 finished_at=_now(),
             )
@@ -313,7 +324,7 @@ class _Loop:
                 trial=trial,
                 evaluated=len(self.trials),
                 recalled=len(self.known),
-                total=self.budget,
+                total=self.budget if self.total is None else self.total,
                 elapsed_s=time.monotonic() - self.began,
             )
         )

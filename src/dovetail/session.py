@@ -1,0 +1,443 @@
+"""Everything that a configuration names, built on first use: data, model, graph, costs, space, problem."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import datetime as dt
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dovetail.costs import COSTS, CostModel, measure_latency
+from dovetail.data import Dataset, Split
+from dovetail.errors import ConfigError, FormatError, unknown_name
+from dovetail.evaluation import METRICS, Calibration, Outcome, PtqEvaluator
+from dovetail.evaluation.sizing import place
+from dovetail.evaluation.train_evaluator import TrainEvaluator, plan_seed
+from dovetail.formats import Format, parse
+from dovetail.graph import Graph, trace
+from dovetail.models import load_model_and_data
+from dovetail.objective import Constraint, Objective
+from dovetail.plan import Plan
+from dovetail.search.problem import Problem
+from dovetail.search.run import Evaluates
+from dovetail.search.space import Decision, PrecisionRule, Rows, Space, WidthRule, build_space
+from dovetail.settings import MetricConfig, RunConfig
+from dovetail.study import DecisionRecord, StudyHeader
+from dovetail.transforms import apply
+
+__all__ = ["LATENCY", "Session"]
+
+LATENCY = "latency_ms"
+"""The one figure that is measured on the built model."""
+
+_VOLATILE = (
+    "out",
+    "storage",
+    "workers",
+    "device",
+    "search.trials",
+    "search.timeout",
+    "evaluation.memory",
+    "model.checkpoint",  # its content counts, under model.weights
+)
+"""Keys that may differ between runs of one search: they say how far and where it runs, not what its trials are."""
+
+_EXAMPLE_BATCH = 2
+
+_SHARED = ("device", "_loaded", "graph", "own_model")
+"""What a session of another configuration may share: it follows from the model and the data alone."""
+
+
+class Session:
+    """A configuration and all that follows from it.
+
+    Args:
+        config: the run.
+        space: what to search, where it is not what the config's rules span.
+        on_stage: told what is being done, in words, before anything that may take long.
+    """
+
+    def __init__(
+        self, config: RunConfig, *, space: Space | None = None, on_stage: Callable[[str], None] = lambda stage: None
+    ) -> None:
+        self.config = config
+        self._given_space = space
+        self._on_stage = on_stage
+
+    def with_config(self, config: RunConfig) -> Session:
+        """A session of another configuration on the same model, data and graph."""
+        other = Session(config, space=self._given_space, on_stage=self._on_stage)
+        other.__dict__.update({name: self.__dict__[name] for name in _SHARED if name in self.__dict__})
+        return other
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where models run.
+
+        Raises:
+            ConfigError: There is no such device.
+        """
+        name = self.config.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            device = torch.device(name)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"device: must be auto, cpu or a GPU that is there, got {name!r}: {reason}") from error
+        return device
+
+    @cached_property
+    def _loaded(self) -> tuple[nn.Module, Dataset]:
+        self._on_stage(f"loading {self.config.data.name or 'the data'}")
+        return load_model_and_data(self.config)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, in eval mode; read, never changed."""
+        return self._loaded[0]
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data, split and scaled."""
+        return self._loaded[1]
+
+    @cached_property
+    def split(self) -> Split:
+        """The samples that candidates are scored on."""
+        return self.dataset.split(self.config.evaluation.split).take(self.config.evaluation.samples)
+
+    @property
+    def example(self) -> tuple[Tensor, ...]:
+        """Inputs to trace the model with."""
+        return tuple(tensor[:_EXAMPLE_BATCH] for tensor in self.split.inputs)
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The model as a graph."""
+        model, example = self.model, self.example
+        self._on_stage(f"tracing {self.config.model.name or type(model).__name__}")
+        return trace(model, example)
+
+    @cached_property
+    def costs(self) -> CostModel:
+        """The exact costs of every plan."""
+        return CostModel(self.graph, self.config.evaluation.cost_batch)
+
+    @cached_property
+    def space(self) -> Space:
+        """What is searched.
+
+        Raises:
+            ConfigError: A rule matches nothing, or a format is none; the message names the rule.
+        """
+        if self._given_space is not None:
+            return self._given_space
+        rules = self.config.space
+        precision = [_precision_rule(index, rule) for index, rule in enumerate(rules.precision)]
+        width = [
+            WidthRule(
+                groups=rule.groups,
+                multipliers=tuple(Fraction(m) for m in rule.fractions),
+                together=rule.together,
+                round_to=rule.round_to,
+                where=f"space.width[{index}]",
+            )
+            for index, rule in enumerate(rules.width)
+        ]
+        return build_space(self.graph, precision, width)
+
+    @cached_property
+    def metrics(self) -> Mapping[str, MetricConfig]:
+        """What is sought, by name.
+
+        Raises:
+            ConfigError: None is named, or a name is unknown.
+        """
+        metrics = self.config.search.metrics
+        if not metrics:
+            raise ConfigError(
+                'search.metrics: must name at least one metric, for instance accuracy = { direction = "maximize" }.'
+            )
+        for where, name in [("metrics", name) for name in metrics] + [("constraints", n) for n in self._limited]:
+            if name not in COSTS and name not in METRICS and name != LATENCY:
+                raise ConfigError(f"search.{where}: {unknown_name('metric', name, [*METRICS, *COSTS, LATENCY])}")
+        return metrics
+
+    @property
+    def _limited(self) -> list[str]:
+        return [limit.metric for limit in self.config.search.limits]
+
+    @property
+    def names(self) -> list[str]:
+        """Every figure that a trial is to have: those sought, then those limited."""
+        return list(dict.fromkeys([*self.metrics, *self._limited]))
+
+    @property
+    def quality_names(self) -> list[str]:
+        """Figures of task quality among them; accuracy where none is named."""
+        return [name for name in self.names if name in METRICS] or ["accuracy"]
+
+    @property
+    def cost_names(self) -> list[str]:
+        """Exact costs among them."""
+        return [name for name in self.names if name in COSTS]
+
+    @property
+    def measures_latency(self) -> bool:
+        """Whether every trial's latency is wanted."""
+        return LATENCY in self.names
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is sought, with directions and scales."""
+        return tuple(self._objective(name, metric) for name, metric in self.metrics.items())
+
+    def _objective(self, name: str, metric: MetricConfig) -> Objective:
+        direction = metric.direction or (
+            COSTS[name].direction if name in COSTS else "minimize" if name == LATENCY else METRICS[name].direction
+        )
+        objective = Objective(name=name, direction=direction, scale=metric.scale, is_cost=name in COSTS)
+        if (wanted := self.config.search.direction) is None or self.config.search.objective == "pareto":
+            return objective
+        # a direction of the sum as a whole: the sum of scale x metric, taken literally, is made large or small
+        sign = 1.0 if wanted == "maximize" else -1.0
+        return dataclasses.replace(objective, scale=objective.scale * sign * objective.sign)
+
+    @cached_property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Bounds on costs and quality."""
+        return tuple(
+            Constraint(metric=limit.metric, op=limit.op, limit=limit.value, is_cost=limit.metric in COSTS)
+            for limit in self.config.search.limits
+        )
+
+    @cached_property
+    def problem(self) -> Problem:
+        """What the search asks."""
+        return Problem(
+            self.space,
+            self.objectives,
+            self.price,
+            self.constraints,
+            weighted_sum=self.config.search.objective == "weighted-sum",
+            seed=self.config.search.seed,
+        )
+
+    def price(self, rows: Rows) -> dict[str, NDArray[np.float64]]:
+        """Every cost that the search names, of many rows at once."""
+        return self.space.price(self.costs, rows, self.cost_names) if self.cost_names else {}
+
+    @cached_property
+    def own_model(self) -> nn.Module:
+        """A copy of the model on the session's device."""
+        return copy.deepcopy(self.model).to(self.device).eval()
+
+    @cached_property
+    def _calibration(self) -> Calibration:
+        train = place(self.dataset.train, self.own_model, self.device)
+        evaluation, seed = self.config.evaluation, self.config.search.seed
+        return Calibration(self.graph, self.own_model, train, weights=evaluation.weights, seed=seed)
+
+    def concrete(self, plan: Plan) -> Plan:
+        """The plan with the range of every activation's format read off the training data."""
+        return self._calibration.resolve(plan)
+
+    def built(self, plan: Plan) -> nn.Module:
+        """The model of a plan before any training, on the session's device, in eval mode."""
+        weights, seed = self.config.evaluation.weights, self.config.search.seed
+        return apply(self.graph, self.own_model, self.concrete(plan), weights=weights, seed=seed).eval()
+
+    def trained(self, plan: Plan) -> nn.Module:
+        """The model of a plan as it was scored: trained where the protocol trains."""
+        if isinstance(self._scorer, TrainEvaluator):
+            return self._scorer.train(plan).model
+        return self.built(plan)
+
+    @cached_property
+    def _scorer(self) -> PtqEvaluator | TrainEvaluator:
+        evaluation = self.config.evaluation
+        self._on_stage(f"preparing {len(self.split):,} samples of the {evaluation.split} split")
+        if evaluation.protocol == "train":
+            return TrainEvaluator(
+                self.graph,
+                self.model,
+                self.dataset,
+                self.config.train,
+                self.quality_names,
+                split=evaluation.split,
+                samples=evaluation.samples,
+                batch_size=self.config.data.batch_size,
+                weights=evaluation.weights,
+                seed=self.config.search.seed,
+                device=self.device,
+            )
+        return PtqEvaluator(
+            self.graph,
+            self.model,
+            self.split,
+            self.quality_names,
+            device=self.device,
+            memory_budget=evaluation.memory_bytes,
+            weights=evaluation.weights,
+            seed=self.config.search.seed,
+            calibration=self.dataset.train,
+        )
+
+    @property
+    def evaluator(self) -> Evaluates:
+        """What scores plans, results as they come."""
+        return _AsTheyCome(self._scorer)
+
+    def seed_of(self, plan: Plan) -> int:
+        """What a plan's evaluation draws from: the search's seed, and where it is trained the plan."""
+        seed = self.config.search.seed
+        return plan_seed(seed, plan) if self.config.evaluation.protocol == "train" else seed
+
+    def measure(self, plan: Plan) -> tuple[tuple[str, float], ...]:
+        """Latency of a plan's model on a batch of `evaluation.cost_batch` samples."""
+        batch = self.config.evaluation.cost_batch
+        chosen = torch.arange(batch) % len(self.split)  # samples come again where there are fewer
+        inputs = tuple(tensor[chosen].to(self.device) for tensor in self.split.inputs)
+        found = measure_latency(self.built(plan), inputs)
+        return (
+            (LATENCY, found.median_ms),
+            ("latency_p95_ms", found.p95_ms),
+            ("latency_std_ms", found.std_ms),
+        )
+
+    @cached_property
+    def header(self) -> StudyHeader:
+        """What is true of the whole search."""
+        return StudyHeader(
+            decisions=tuple(
+                _decision_record(decision, dict(self.space.base_widths)) for decision in self.space.decisions
+            ),
+            objectives=self.objectives,
+            constraints=self.constraints,
+            weighted_sum=self.config.search.objective == "weighted-sum",
+            seed=self.config.search.seed,
+            identity=self.identity,
+            versions=versions(),
+            unpriced=tuple((name, self.costs.unpriced(name)) for name in self.cost_names),
+            units=tuple((name, COSTS[name].unit) for name in self.cost_names),
+            created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        )
+
+    @cached_property
+    def identity(self) -> tuple[tuple[str, str], ...]:
+        """(dotted key, value) of everything that the trials follow from: config, weights, samples and space."""
+        table = msgspec.to_builtins(_plain(self.config))
+        if self.config.evaluation.protocol == "ptq":
+            table.pop("train", None)
+        keys = {key: value for key, value in _flatten(table) if key not in _VOLATILE}
+        keys["model.weights"] = _digest_model(self.model)
+        keys["data.samples"] = _digest_tensors([*self.split.inputs, self.split.targets])
+        decisions = [(d.name, d.labels) for d in self.space.decisions]
+        keys["space.decisions"] = hashlib.sha256(repr(decisions).encode()).hexdigest()[:16]
+        return tuple(sorted(keys.items()))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _AsTheyCome:
+    """An evaluator's outcomes in the order in which they come, so that none waits unrecorded for another."""
+
+    scorer: PtqEvaluator | TrainEvaluator
+
+    def evaluate(self, plans: Sequence[Plan]) -> Iterator[Outcome]:
+        if isinstance(self.scorer, PtqEvaluator):
+            return (outcome for _, outcome in self.scorer.evaluate_tagged(plans))
+        return self.scorer.evaluate(plans)
+
+
+def versions() -> tuple[tuple[str, str], ...]:
+    """(package, version) of what a result depends on."""
+    packages = ("dovetail", "torch", "numpy", "optuna", "scipy")
+    return (("python", platform.python_version()), *((name, importlib.metadata.version(name)) for name in packages))
+
+
+def _precision_rule(index: int, rule: Any) -> PrecisionRule:
+    where = f"space.precision[{index}]"
+
+    def read(kind: str) -> tuple[Format, ...]:
+        formats = []
+        for position, text in enumerate(getattr(rule, kind)):
+            try:
+                formats.append(parse(text))
+            except FormatError as error:
+                raise ConfigError(f"{where}.{kind}[{position}]: {error}") from error
+        return tuple(formats)
+
+    return PrecisionRule(
+        operations=rule.operations,
+        data_in=read("data_in"),
+        weight=read("weight"),
+        bias=read("bias"),
+        together=rule.together,
+        where=where,
+    )
+
+
+def _decision_record(decision: Decision, base: Mapping[str, int]) -> DecisionRecord:
+    """A decision as text; what leaves the model as it is has no effect to name."""
+    effects: Sequence[tuple[tuple[str, str | int], ...]]
+    if decision.kind == "precision":
+        effects = [tuple((str(site), str(fmt)) for site in decision.sites) for fmt in decision.formats]
+    else:
+        effects = [
+            tuple((group, width) for group, width in zip(decision.groups, widths, strict=True) if width != base[group])
+            for widths in decision.widths
+        ]
+    return DecisionRecord(name=decision.name, kind=decision.kind, labels=decision.labels, effects=tuple(effects))
+
+
+def _plain(config: RunConfig) -> dict[str, Any]:
+    """The config as nested dicts, Python objects left out."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            fields = (f for f in dataclasses.fields(value) if f.metadata.get("toml", True))
+            return {f.name: plain(getattr(value, f.name)) for f in fields}
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+    table: dict[str, Any] = plain(config)
+    return table
+
+
+def _flatten(value: Any, path: str = "") -> list[tuple[str, str]]:
+    """(dotted path, JSON text) of each leaf."""
+    if isinstance(value, dict) and value:
+        return [leaf for key, item in value.items() for leaf in _flatten(item, f"{path}.{key}" if path else str(key))]
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [leaf for index, item in enumerate(value) for leaf in _flatten(item, f"{path}[{index}]")]
+    return [(path, json.dumps(value, default=str))]
+
+
+def _digest_model(model: nn.Module) -> str:
+    """A digest of a model's structure, parameters and buffers."""
+    state = model.state_dict()
+    return _digest_tensors(state.values(), f"{model!r}{list(state)}")
+
+
+def _digest_tensors(tensors: Any, text: str = "") -> str:
+    digest = hashlib.sha256(text.encode())
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,133 @@
+"""A space before anything is evaluated: decisions, width groups, cost ranges, and every plan priced into a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dovetail.costs import COSTS
+from dovetail.graph import Graph
+from dovetail.plan import Plan
+from dovetail.report.csv_file import write_csv
+from dovetail.report.figures import format_figure
+from dovetail.report.tables import Table
+from dovetail.search.space import Rows, Space
+from dovetail.session import Session
+
+__all__ = ["CostRange", "cost_ranges", "decision_table", "group_table", "range_table", "write_priced_space"]
+
+_COUNTED = 1 << 20  # spaces up to this size are priced whole for their ranges, larger ones by a sample of as many rows
+_PART = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostRange:
+    """What a cost ranges over in a space.
+
+    Args:
+        name: the cost.
+        unit: its unit.
+        base: of the model as it is.
+        minimum: least of all plans.
+        maximum: most of all plans.
+        is_exact: whether every plan was priced, rather than a sample.
+    """
+
+    name: str
+    unit: str
+    base: float
+    minimum: float
+    maximum: float
+    is_exact: bool
+
+
+def cost_ranges(session: Session) -> tuple[CostRange, ...]:
+    """The range of each cost over the space; over a seeded sample where the space has more than a million plans."""
+    space = session.space
+    names = list(COSTS)
+    base = session.costs.price(Plan(), names)
+    low = dict.fromkeys(names, np.inf)
+    high = dict.fromkeys(names, -np.inf)
+    for rows in _parts(space):
+        for name, figures in space.price(session.costs, rows, names).items():
+            known = figures[~np.isnan(figures)]
+            if known.size:
+                low[name] = min(low[name], float(known.min()))
+                high[name] = max(high[name], float(known.max()))
+    return tuple(
+        CostRange(
+            name=name,
+            unit=COSTS[name].unit,
+            base=float(base[name].value),
+            minimum=low[name],
+            maximum=high[name],
+            is_exact=space.size <= _COUNTED,
+        )
+        for name in names
+    )
+
+
+def write_priced_space(session: Session, path: Path) -> int:
+    """Price every plan into a CSV, a column per decision and per cost; none is built or evaluated.
+
+    Returns:
+        The number of plans.
+
+    Raises:
+        StudyError: The file cannot be written.
+    """
+    space, names = session.space, list(COSTS)
+
+    def lines() -> Iterator[Sequence[object]]:
+        for start in range(0, space.size, _PART):
+            rows = space.rows(start, start + _PART)
+            figures = space.price(session.costs, rows, names)
+            labels = [np.array(d.labels)[rows[:, i]].tolist() for i, d in enumerate(space.decisions)]
+            yield from zip(*labels, *(figures[name].tolist() for name in names), strict=True)
+
+    write_csv(path, [*(d.name for d in space.decisions), *names], lines())
+    return space.size
+
+
+def decision_table(space: Space) -> Table:
+    """What is decided, and among what."""
+    rows = tuple(
+        (d.name, d.kind, str(d.num_choices), ", ".join(d.labels), ", ".join(map(str, d.sites or d.groups)))
+        for d in space.decisions
+    )
+    heads = ("decision", "kind", "choices", "among", "for")
+    return Table(title=f"{len(rows)} decisions", columns=heads, rows=rows, numeric=("choices",))
+
+
+def group_table(graph: Graph) -> Table:
+    """Width groups, and why a frozen one is."""
+    rows = tuple((g.name, str(g.base), str(g.multiple_of), g.frozen or "") for g in graph.groups)
+    heads = ("width group", "channels", "multiple of", "frozen because")
+    return Table(title=f"{len(rows)} width groups", columns=heads, rows=rows, numeric=("channels", "multiple of"))
+
+
+def range_table(ranges: Sequence[CostRange]) -> Table:
+    """The range of each cost."""
+    exact = all(r.is_exact for r in ranges)
+    rows = tuple(
+        (r.name, format_figure(r.base), format_figure(r.minimum), format_figure(r.maximum), r.unit) for r in ranges
+    )
+    return Table(
+        title="Costs" if exact else f"Costs (range of a sample of {_COUNTED:,} plans)",
+        columns=("cost", "model as it is", "least", "most", "unit"),
+        rows=rows,
+        numeric=("model as it is", "least", "most"),
+    )
+
+
+def _parts(space: Space) -> Iterator[Rows]:
+    if space.size <= _COUNTED:
+        for start in range(0, space.size, _PART):
+            yield space.rows(start, start + _PART)
+        return
+    rng = np.random.default_rng(0)
+    for _ in range(_COUNTED // _PART):
+        yield np.stack([rng.integers(0, count, _PART) for count in space.shape], axis=1)
