@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dovetail.errors import FormatError
 from dovetail.formats.base import Format
-from dovetail.formats.carrier import round_elements, work_dtype
+from dovetail.formats.carrier import keep_nan, round_elements, work_dtype
 from dovetail.formats.statistics import Statistics
 
 __all__ = ["Binary", "uniform_noise"]
@@ -113,17 +113,16 @@ class Binary(Format):
         return round_elements(x, self._round)
 
     def _round(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        upper = x >= 0 if self.bipolar else x > 0
-        return self._place(upper, x, out)
+        if not self.bipolar:
+            return torch.mul(x.sign().clamp_min_(0.0), self.maximum, out=out).add_(keep_nan(x))
+        signed = x + 0.0  # -0 + 0 is +0
+        return torch.add(keep_nan(x), self.maximum, out=out).copysign_(signed)
 
     def _quantise_stochastic(self, x: Tensor, scale: float) -> Tensor:
         wide = x.to(work_dtype(x))
         probability = wide.mul(1 / scale).add_(1).mul_(0.5)
-        return self._place(uniform_noise(x, self.seed) < probability, wide, None).to(x.dtype)
-
-    def _place(self, upper: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
-        y = torch.where(upper, self.maximum, self.minimum).to(x.dtype)
-        return torch.where(x.isnan(), x, y, out=out)
+        upper = uniform_noise(x, self.seed) < probability
+        return torch.where(upper, self.maximum, self.minimum).to(wide.dtype).add_(keep_nan(wide)).to(x.dtype)
 
     def __str__(self) -> str:
         parts = [] if self.bipolar else ["zero_one"]

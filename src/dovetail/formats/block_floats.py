@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from dovetail.errors import FormatError
 from dovetail.formats.base import Format
-from dovetail.formats.blocks import Blocks, power_of_two_below, round_blocks
+from dovetail.formats.blocks import Blocks, largest_magnitude, power_of_two_below, round_blocks
 from dovetail.formats.fixed import FixedKernel
 from dovetail.formats.grid import FloatKernel
 from dovetail.formats.logarithmic import LogKernel
@@ -94,14 +95,15 @@ class BlockFloat(Format):
     def quantise(self, x: Tensor) -> Tensor:
         return round_blocks(x, self.blocks, self._round)
 
-    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float) -> Tensor:
+    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float, out: Tensor | None) -> Tensor:
         low, high = self._exponents
         magnitude_bits = self.width - 1
         # The scale is that of a whole step, 2**(e - magnitude_bits); amax lies in [2**(e-1), 2**e).
         shift = 1 - magnitude_bits
         scale = _scale(x, dims, ceiling, low - magnitude_bits, high - magnitude_bits, shift)
         largest = 2.0**magnitude_bits - 1
-        return FixedKernel(-largest, largest, 1.0)(x.mul_(scale.reciprocal())).mul_(scale)
+        integers = FixedKernel(-largest, largest, 1.0)(x * scale.reciprocal())
+        return torch.mul(integers, scale, out=out)
 
     @property
     def _exponents(self) -> tuple[int, int]:
@@ -121,8 +123,8 @@ class BlockMinifloat(Format):
     is the one that brings the exponent of the block's largest magnitude to the largest of the element format. Elements
     are rounded as `minifloat_ieee(width, exponent_width, bias)` does: to nearest, ties to even, saturating.
 
-    A NaN makes its whole block NaN; an infinity counts as the largest finite number of the carrier; the sign of zero
-    is kept; subnormals are rounded to.
+    A NaN makes its whole block NaN; an infinity counts as the largest finite number of the carrier; the sign of a
+    zero carries no meaning; subnormals are rounded to.
 
     Source: Fox et al. 2021, A block minifloat representation for training deep neural networks, ICLR.
 
@@ -182,16 +184,16 @@ class BlockMinifloat(Format):
     def quantise(self, x: Tensor) -> Tensor:
         return round_blocks(x, self.blocks, self._round)
 
-    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float) -> Tensor:
+    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float, out: Tensor | None) -> Tensor:
         low, high = _bias_range(self.exponent_bias_width)
         scale = _scale(x, dims, ceiling, low, high, -self._kernel.grid.emax)
-        return self._kernel(x.mul_(scale.reciprocal())).mul_(scale)
+        return torch.mul(self._kernel(x * scale.reciprocal()), scale, out=out)
 
     @property
     def _kernel(self) -> FloatKernel:
         bias = 2 ** (self.exponent_width - 1) - 1
         grid = float_grid(self.exponent_width, self.width - 1 - self.exponent_width, bias, Top.RESERVED)
-        return FloatKernel(grid, grid.maximum)
+        return FloatKernel(grid, grid.maximum, signs_zero=False)
 
     def __str__(self) -> str:
         blocks = self.blocks.text(DEFAULT_BLOCKS)
@@ -259,10 +261,10 @@ class BlockLogarithmic(Format):
     def quantise(self, x: Tensor) -> Tensor:
         return round_blocks(x, self.blocks, self._round)
 
-    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float) -> Tensor:
+    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float, out: Tensor | None) -> Tensor:
         low, high = _bias_range(self.exponent_bias_width)
         scale = _scale(x, dims, ceiling, low, high, -self._kernel.emax, nearest=True)
-        return self._kernel(x.mul_(scale.reciprocal())).mul_(scale)
+        return torch.mul(self._kernel(x * scale.reciprocal()), scale, out=out)
 
     @property
     def _kernel(self) -> LogKernel:
@@ -277,7 +279,7 @@ def _scale(
     x: Tensor, dims: tuple[int, ...], ceiling: float, low: int, high: int, shift: int, *, nearest: bool = False
 ) -> Tensor:
     """The power of two below (or nearest to) max |x| of each block, times 2**shift, limited to 2**low .. 2**high."""
-    amax = x.abs().amax(dims, keepdim=True).clamp(max=ceiling)
+    amax = largest_magnitude(x, dims, ceiling)
     low = max(low, _SCALE_LOW) - shift
     high = min(min(high, _SCALE_HIGH) - shift, math.frexp(ceiling)[1] - 1)
     power = LogKernel(low, high)(amax) if nearest else power_of_two_below(amax, low, high)

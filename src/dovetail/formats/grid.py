@@ -69,12 +69,13 @@ class FloatKernel:
     """Rounds to a float grid, half to even, by adding and subtracting 1.5 * 2**bits units of each element's last place.
 
     The unit comes from the element's own exponent bits, cut off below at emin: subnormals need no branch. NaN stays NaN
-    and the sign of zero is kept. What exceeds `maximum` becomes `maximum`, or infinite when `overflows`.
+    and the sign of zero is kept if `signs_zero`. What exceeds `maximum` becomes `maximum`, or infinite if `overflows`.
     """
 
     grid: FloatGrid
     maximum: float
     overflows: bool = False
+    signs_zero: bool = True
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         if x.dtype is torch.float32 and not self._fits_float32:
@@ -92,7 +93,7 @@ class FloatKernel:
             y.masked_fill_(y > self.maximum, math.inf).masked_fill_(y < -self.maximum, -math.inf)
         else:
             y = torch.clamp(y, -self.maximum, self.maximum, out=out)
-        return y.copysign_(x)
+        return y.copysign_(x) if self.signs_zero else y
 
     @property
     def _fits_float32(self) -> bool:

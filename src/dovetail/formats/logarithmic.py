@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dovetail.errors import FormatError
 from dovetail.formats.base import Format
-from dovetail.formats.carrier import round_elements
+from dovetail.formats.carrier import keep_nan, round_elements
 
 __all__ = ["LogKernel", "Logarithmic", "log_reference"]
 
@@ -107,9 +107,10 @@ class LogKernel:
         integer, magnitude_mask, exponent_mask, carry = _LAYOUT[x.dtype]
         power = torch.bitwise_and(x.view(integer), magnitude_mask)
         power.add_(carry).bitwise_and_(exponent_mask)
-        y = power.view(x.dtype).clamp(math.ldexp(1.0, self.emin), math.ldexp(1.0, self.emax))
-        y.copysign_(x + 0.0)  # -0 + 0 is +0
-        return torch.where(x.isnan(), x, y, out=out)
+        y = torch.clamp(power.view(x.dtype), math.ldexp(1.0, self.emin), math.ldexp(1.0, self.emax), out=out)
+        signed = x + 0.0  # -0 + 0 is +0
+        y.copysign_(signed)
+        return y.add_(keep_nan(signed))
 
 
 _LAYOUT = {  # the carry brings the first significand above sqrt(2) to the next exponent

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
+import torch
 from torch import Tensor
 
 from dovetail.errors import FormatError
 from dovetail.formats.base import Format
-from dovetail.formats.blocks import Blocks, power_of_two_below, round_blocks
+from dovetail.formats.blocks import Blocks, largest_magnitude, power_of_two_below, round_blocks
 from dovetail.formats.carrier import Kernel
 from dovetail.formats.fixed import FixedKernel
 from dovetail.formats.grid import FloatKernel
@@ -46,7 +47,7 @@ class Microscaling(Format):
     of 2**-6 up to +-127/64: the code -2 is left unused, as the specification allows, so that the range is symmetric.
 
     A NaN makes its whole block NaN (the scale becomes NaN); an infinity counts as the largest finite number of the
-    carrier; the sign of zero is kept by float elements; elements far below the block's maximum become subnormal or 0.
+    carrier; the sign of a zero carries no meaning; elements far below the block's maximum become subnormal or 0.
 
     Source: OCP Microscaling Formats (MX) Specification 1.0, sections 5 and 6.3.
 
@@ -109,11 +110,11 @@ class Microscaling(Format):
     def quantise(self, x: Tensor) -> Tensor:
         return round_blocks(x, self.blocks, self._round)
 
-    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float) -> Tensor:
-        amax = x.abs().amax(dims, keepdim=True).clamp(max=ceiling)
+    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float, out: Tensor | None) -> Tensor:
+        amax = largest_magnitude(x, dims, ceiling)
         emax, element = self._element
         scale = power_of_two_below(amax, _SCALE_LOW + emax, _SCALE_HIGH + emax).mul_(2.0**-emax)
-        return element(x.mul_(scale.reciprocal())).mul_(scale)
+        return torch.mul(element(x * scale.reciprocal()), scale, out=out)
 
     @property
     def _element(self) -> tuple[int, Kernel]:
@@ -121,7 +122,7 @@ class Microscaling(Format):
         if self.name == "mxint8":
             return 0, FixedKernel(-_INT8_MAXIMUM, _INT8_MAXIMUM, _INT8_STEP)
         grid = NAMED_FLOATS[MX_ELEMENTS[self.name]].grid
-        return grid.emax, FloatKernel(grid, grid.maximum)
+        return grid.emax, FloatKernel(grid, grid.maximum, signs_zero=False)
 
     def __str__(self) -> str:
         arguments = self.blocks.text(MX_BLOCKS)

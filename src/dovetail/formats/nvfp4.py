@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dovetail.errors import FormatError
 from dovetail.formats.base import Format
-from dovetail.formats.blocks import Blocks, round_blocks
+from dovetail.formats.blocks import Blocks, largest_magnitude, round_blocks
 from dovetail.formats.grid import FloatKernel
 from dovetail.formats.minifloat import NAMED_FLOATS
 from dovetail.formats.statistics import Statistics
@@ -36,9 +36,9 @@ class NVFP4(Format):
     x / (block_scale * tensor_scale) is rounded to E2M1, to nearest, ties to even, saturating at 6. A block whose scale
     rounds to zero becomes zero.
 
-    A NaN makes its whole block NaN; infinities saturate; the sign of zero is kept; the scales' subnormals are used.
-    A block so small that its scale is a subnormal may change when rounded a second time: this format, alone of all,
-    is not idempotent there.
+    A NaN makes its whole block NaN; infinities saturate; the sign of a zero carries no meaning; the scales' subnormals
+    are used. A block so small that its scale is a subnormal may change when rounded a second time: this format, alone
+    of all, is not idempotent there.
 
     Source: NVIDIA, Introducing NVFP4 for efficient and accurate low-precision inference; Transformer Engine's recipe.
 
@@ -104,13 +104,14 @@ class NVFP4(Format):
             raise FormatError("nvfp4: the tensor's scale is not known yet. Call calibrate(statistics) first.")
         return round_blocks(x, self.blocks, self._round)
 
-    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float) -> Tensor:
+    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float, out: Tensor | None) -> Tensor:
         assert self.scale is not None
-        amax = x.abs().amax(dims, keepdim=True).clamp(max=ceiling)
+        amax = largest_magnitude(x, dims, ceiling)
         block_scale = FloatKernel(_SCALE, _SCALE.maximum)(amax.div_(_ELEMENT.maximum * self.scale))
         scale = block_scale.mul_(self.scale)
-        elements = FloatKernel(_ELEMENT, _ELEMENT.maximum)(x.div_(torch.where(scale == 0, torch.inf, scale)))
-        return elements.mul_(scale)
+        divisor = scale.clamp(min=torch.finfo(scale.dtype).smallest_normal)  # a zero scale makes zeros, not NaN
+        elements = FloatKernel(_ELEMENT, _ELEMENT.maximum, signs_zero=False)(x / divisor)
+        return torch.mul(elements, scale, out=out)
 
     def __str__(self) -> str:
         scale = "" if self.scale is None else f",scale={self.scale!r}"

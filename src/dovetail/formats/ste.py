@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dovetail.formats.base import Format
+from dovetail.formats.compiled import fake_quantise_compiled
 
 __all__ = ["fake_quantise"]
 
@@ -27,6 +28,8 @@ def fake_quantise(x: Tensor, fmt: Format) -> Tensor:
         >>> x.grad
         tensor([1., 0.])
     """
+    if torch.compiler.is_compiling():
+        return fake_quantise_compiled(x, fmt)
     if not x.requires_grad and not torch._C._functorch.maybe_current_level():
         return fmt.quantise(x)
     return _StraightThrough.apply(x, fmt)  # type: ignore[no-any-return, no-untyped-call]

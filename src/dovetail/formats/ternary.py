@@ -9,12 +9,13 @@ from typing import final
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dovetail.errors import FormatError
 from dovetail.formats.base import Format
-from dovetail.formats.carrier import round_elements
+from dovetail.formats.carrier import keep_nan, round_elements
 from dovetail.formats.statistics import Statistics
 
 __all__ = ["Ternary", "Threshold"]
@@ -124,8 +125,8 @@ class Ternary(Format):
     def _round(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         assert self.threshold is not None
         assert self.scale is not None
-        y = torch.sign(x).mul_(self.scale).masked_fill_(x.abs() <= self.threshold, 0.0)
-        return torch.where(x.isnan(), x, y, out=out)
+        kept = F.hardshrink(x, self.threshold)  # zero where |x| <= threshold
+        return torch.mul(kept.sign_(), self.scale, out=out).add_(keep_nan(x))
 
     def __str__(self) -> str:
         parts = [self.rule.value]
