@@ -100,7 +100,8 @@ class TrainConfig:
         patience: Stop after this many epochs without a better validation loss; None: never early.
         halving: Successive halving: keep one candidate in so many at each rung, that is after 1, `halving`,
             `halving`**2, ... epochs; None: every candidate trains for all epochs.
-        stacked: Train small candidates side by side where the model allows it.
+        stacked: Train small candidates side by side where the model allows it: faster, and equal to one by one to float
+            rounding, so that a score may differ by a sample with the plans that are evaluated together.
         seed: Seed of the base model's training; a candidate's follows from `search.seed` and its plan.
     """
 
@@ -112,7 +113,7 @@ class TrainConfig:
     schedule: Literal["constant", "cosine"] = "constant"
     patience: int | None = None
     halving: int | None = None
-    stacked: bool = True
+    stacked: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

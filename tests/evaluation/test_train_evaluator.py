@@ -104,8 +104,29 @@ def test_an_interrupt_is_not_taken_for_a_failure(model: nn.Module) -> None:
 
 def test_stopping_reports_only_what_was_finished(model: nn.Module) -> None:
     asked: list[int] = []
-    evaluator = make_evaluator(model, stop=lambda: asked.append(1) is not None or len(asked) > 6)
+    evaluator = make_evaluator(model, stop=lambda: asked.append(1) is not None or len(asked) > 9)
     found = list(evaluator.evaluate(plans()))
     assert 0 < len(found) < 4
     whole = {o.plan: o.score for o in make_evaluator(model).evaluate(plans())}
     assert all(whole[o.plan] == o.score for o in found)
+
+
+def test_a_format_that_is_read_off_data_is_calibrated_on_the_base_model(model: nn.Module) -> None:
+    plan = Plan.of({Site("2", SiteKind.DATA_IN): parse("fixed(8,auto)"), Site("2", SiteKind.WEIGHT): parse("int(8)")})
+    outcome = next(iter(make_evaluator(model).evaluate([plan])))
+    assert outcome.failure is None
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stacks_and_threads_give_the_scores_of_one_by_one_in_the_plans_order(model: nn.Module, workers: int) -> None:
+    asked = [Plan.of({}, {"0": width}) for width in (4, 8, 12)] + plans()[2:]
+    alone = list(make_evaluator(model).evaluate(asked))
+    config = TrainConfig(epochs=2, learning_rate=1e-2, stacked=True)
+    graph = trace(model, (torch.zeros(2, 4),))
+    evaluator = TrainEvaluator(graph, model, make_dataset(), config, METRICS, batch_size=32, workers=workers)
+    together = list(evaluator.evaluate(asked))
+    assert [o.plan for o in together] == asked
+    for one, other in zip(alone, together, strict=True):
+        assert one.score is not None
+        assert other.score is not None
+        assert one.score.value("loss") == pytest.approx(other.score.value("loss"), rel=1e-3)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from dovetail.data import Dataset, Split
-from dovetail.errors import DovetailError, EvaluationError
+from dovetail.errors import EvaluationError
+from dovetail.evaluation.calibration import Calibration
+from dovetail.evaluation.cohort import CANDIDATE_ERRORS, Training, train_cohort
 from dovetail.evaluation.metrics import MetricSet
 from dovetail.evaluation.score import Outcome, Score
 from dovetail.evaluation.training import TrainResult, train_model
@@ -19,12 +25,12 @@ from dovetail.plan import Plan
 from dovetail.settings import TrainConfig
 from dovetail.transforms import Weights, apply
 
-__all__ = ["CANDIDATE_ERRORS", "TrainEvaluator", "plan_seed", "score_model"]
+__all__ = ["TrainEvaluator", "plan_seed", "score_model"]
 
-CANDIDATE_ERRORS = (DovetailError, RuntimeError, ValueError, ArithmeticError, MemoryError)
-"""What a candidate's own model or data may raise; anything else is a bug, and raises."""
+Made = TypeVar("Made")
 
 _PIECE = 1024
+_AT_ONCE = 64  # plans in training at once where stacks or threads are used: their models are held together
 
 
 class TrainEvaluator:
@@ -45,8 +51,8 @@ class TrainEvaluator:
         weights: "inherit" the base model's, or "initialise" anew.
         seed: Of the search; each plan's own follows from it (`plan_seed`).
         device: Where to train.
-        stop: Asked after each epoch; True ends the evaluation before the next plan, and the plan in hand is not
-            reported.
+        workers: Threads to train on.
+        stop: Asked after each epoch; True ends the evaluation, and plans in hand are not reported.
     """
 
     def __init__(
@@ -63,6 +69,7 @@ class TrainEvaluator:
         weights: Weights = "inherit",
         seed: int = 0,
         device: torch.device | str = "cpu",
+        workers: int = 1,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.graph = graph
@@ -76,17 +83,22 @@ class TrainEvaluator:
         self.validation = dataset.validation.to(self.device)
         self.scored = dataset.split(split).take(samples).to(self.device)
         self.metrics = MetricSet(metrics, self.scored.targets)
+        self.workers = workers
         self.stop = stop
 
     def evaluate(self, plans: Sequence[Plan]) -> Iterator[Outcome]:
         """One outcome for each plan, in their order; a plan that cannot be built or trained fails with its reason."""
-        for plan in plans:
+        for chunk in self._chunks(plans):
             if self.stop():
                 return
-            outcome = self._evaluate_one(plan)
-            if self.stop():
-                return
-            yield outcome
+            yield from self._evaluate_chunk(chunk)
+
+    def _chunks(self, plans: Sequence[Plan]) -> Iterator[Sequence[Plan]]:
+        """Plans that are trained at once: all where they compete, else as many as stacks and threads can use."""
+        together = self.config.stacked or self.workers > 1
+        size = len(plans) if self.config.halving is not None else _AT_ONCE if together else 1
+        for start in range(0, len(plans), max(size, 1)):
+            yield plans[start : start + size]
 
     def build(self, plan: Plan) -> nn.Module:
         """A plan's model before training, on the evaluator's device.
@@ -94,8 +106,15 @@ class TrainEvaluator:
         Raises:
             DovetailError: The plan does not fit the graph, or its model cannot be built.
         """
-        built = apply(self.graph, self.model, plan, weights=self.weights, seed=plan_seed(self.seed, plan))
+        concrete = self._calibration.resolve(plan) if any(f.needs_calibration for _, f in plan.formats) else plan
+        built = apply(self.graph, self.model, concrete, weights=self.weights, seed=plan_seed(self.seed, plan))
         return built.to(self.device)
+
+    @cached_property
+    def _calibration(self) -> Calibration:
+        """Ranges for formats that are read off data: of the base model, on the training split."""
+        model = copy.deepcopy(self.model).to(self.device).eval()
+        return Calibration(self.graph, model, self.train_split, weights=self.weights, seed=self.seed)
 
     def train(self, plan: Plan) -> TrainResult:
         """A plan's trained model; the same each time.
@@ -114,15 +133,38 @@ class TrainEvaluator:
             stop=self.stop,
         )
 
-    def _evaluate_one(self, plan: Plan) -> Outcome:
+    def _evaluate_chunk(self, plans: Sequence[Plan]) -> list[Outcome]:
+        """Outcomes in the plans' order, none where it was stopped; time spent together is shared out evenly."""
         start = time.perf_counter()
+        built = [self._try(partial(self.build, plan)) for plan in plans]
+        ready = {index: model for index, model in enumerate(built) if isinstance(model, nn.Module)}
+        training = Training(
+            train=self.train_split, validation=self.validation, config=self.config, batch_size=self.batch_size
+        )
+        seeds = [plan_seed(self.seed, plans[index]) for index in ready]
+        trained = train_cohort(list(ready.values()), training, seeds=seeds, workers=self.workers, stop=self.stop)
+        if self.stop():
+            return []
+        found: dict[int, TrainResult | Exception] = dict(zip(ready, trained, strict=True))
+        outcomes = [self._outcome(plan, found.get(index, built[index])) for index, plan in enumerate(plans)]
+        share = (time.perf_counter() - start) / len(plans)
+        return [dataclasses.replace(outcome, duration_s=share) for outcome in outcomes]
+
+    def _outcome(self, plan: Plan, result: object) -> Outcome:
+        if isinstance(result, TrainResult):
+            score = self._try(partial(score_model, result.model, self.scored, self.metrics))
+            if isinstance(score, Score):
+                return Outcome(plan, score, details=training_details(result))
+            result = score
+        assert isinstance(result, Exception)
+        return Outcome(plan, None, describe(result))
+
+    @staticmethod
+    def _try(make: Callable[[], Made]) -> Made | Exception:
         try:
-            result = self.train(plan)
-            score = score_model(result.model, self.scored, self.metrics)
+            return make()
         except CANDIDATE_ERRORS as error:
-            return Outcome(plan, None, describe(error), time.perf_counter() - start)
-        details = training_details(result)
-        return Outcome(plan, score, None, time.perf_counter() - start, details)
+            return error
 
 
 def plan_seed(seed: int, plan: Plan) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,18 @@ from dovetail.data import Split
 from dovetail.errors import EvaluationError
 from dovetail.settings import TrainConfig
 
-__all__ = ["EpochReport", "TrainResult", "batches", "learning_rate", "make_optimizer", "train_model"]
+__all__ = [
+    "EpochReport",
+    "TrainResult",
+    "Trainer",
+    "batches",
+    "check_loss",
+    "is_finished",
+    "learning_rate",
+    "make_optimizer",
+    "set_learning_rate",
+    "train_model",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,57 +92,107 @@ def train_model(
     Raises:
         EvaluationError: The loss became NaN or infinite.
     """
-    device = train.targets.device
-    trained = copy.deepcopy(model).to(device)
-    for parameter in trained.parameters():
-        parameter.requires_grad_(True)
-    reports: list[EpochReport] = []
-    best: tuple[float, int, dict[str, Tensor]] | None = None
-    with isolated_randomness(seed, device):
-        optimizer = make_optimizer(trained.parameters(), config)
-        order = torch.Generator().manual_seed(seed)
-        for epoch in range(1, config.epochs + 1):
-            train_loss = _run_epoch(trained, train, optimizer, config, batch_size, order, epoch)
-            report = EpochReport(epoch, train_loss, *_validate(trained, validation, batch_size))
-            reports.append(report)
-            progress(report)
-            if best is None or report.validation_loss < best[0]:
-                best = (report.validation_loss, epoch, _state(trained) if config.patience is not None else {})
-            if stop() or (config.patience is not None and epoch - best[1] >= config.patience):
-                break
-    last = reports[-1].epoch
-    if config.patience is not None and best is not None and best[1] != last:
-        trained.load_state_dict(best[2])
-        last = best[1]
-    return TrainResult(trained.eval(), tuple(reports), last)
+    trainer = Trainer(model, train, validation, config, batch_size=batch_size, seed=seed)
+    while not trainer.is_finished:
+        progress(trainer.run_epoch())
+        if stop():
+            break
+    return trainer.result()
 
 
-def _run_epoch(
-    model: nn.Module,
-    train: Split,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    batch_size: int,
-    order: torch.Generator,
-    epoch: int,
-) -> float:
-    model.train()
-    total = torch.zeros((), dtype=torch.float64, device=train.targets.device)
-    chosen = list(batches(len(train), batch_size, order))
-    for step, rows in enumerate(chosen):
-        rows = rows.to(train.targets.device)
-        set_learning_rate(
-            optimizer, learning_rate(config, (epoch - 1) * len(chosen) + step, config.epochs * len(chosen))
-        )
-        optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(model(*(tensor[rows] for tensor in train.inputs)), train.targets[rows])
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += loss.detach().double() * len(rows)
-    mean = float(total) / len(train)
-    if not math.isfinite(mean):
-        raise EvaluationError(f"training: the loss became {mean} in epoch {epoch}. Lower train.learning_rate.")
-    return mean
+class Trainer:
+    """The training of one model, epoch by epoch; arguments as for `train_model`.
+
+    Args:
+        isolate: Give the model's random layers a state of their own. Only one thread at a time can do so.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Split,
+        validation: Split,
+        config: TrainConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        isolate: bool = True,
+    ) -> None:
+        self.config = config
+        self.reports: list[EpochReport] = []
+        self._train, self._validation, self._batch_size = train, validation, batch_size
+        self._model = copy.deepcopy(model).to(train.targets.device)
+        for parameter in self._model.parameters():
+            parameter.requires_grad_(True)
+        self._optimizer = make_optimizer(self._model.parameters(), config)
+        self._order = torch.Generator().manual_seed(seed)
+        self._randomness = Randomness(seed, train.targets.device) if isolate else None
+        self._best: tuple[float, int, dict[str, Tensor]] | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs are run, or patience is at its end."""
+        return is_finished(self.config, self.reports)
+
+    def run_epoch(self) -> EpochReport:
+        """Train for one epoch and validate.
+
+        Raises:
+            EvaluationError: The loss became NaN or infinite.
+        """
+        epoch = len(self.reports) + 1
+        with self._randomness.borrowed() if self._randomness is not None else nullcontext():
+            train_loss = self._run_steps(epoch)
+            report = EpochReport(epoch, train_loss, *_validate(self._model, self._validation, self._batch_size))
+        self.reports.append(report)
+        if self._best is None or report.validation_loss < self._best[0]:
+            state = _state(self._model) if self.config.patience is not None else {}
+            self._best = (report.validation_loss, epoch, state)
+        return report
+
+    def result(self) -> TrainResult:
+        """The model as trained so far: of the best epoch under patience, of the last one otherwise."""
+        last = len(self.reports)
+        if self.config.patience is not None and self._best is not None and self._best[1] != last:
+            last = self._best[1]
+            self._model.load_state_dict(self._best[2])
+        return TrainResult(self._model.eval(), tuple(self.reports), last)
+
+    def _run_steps(self, epoch: int) -> float:
+        model, train, config = self._model.train(), self._train, self.config
+        device = train.targets.device
+        total = torch.zeros((), dtype=torch.float64, device=device)
+        chosen = list(batches(len(train), self._batch_size, self._order))
+        for step, rows in enumerate(rows.to(device) for rows in chosen):
+            rate = learning_rate(config, (epoch - 1) * len(chosen) + step, config.epochs * len(chosen))
+            set_learning_rate(self._optimizer, rate)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss = F.cross_entropy(model(*(tensor[rows] for tensor in train.inputs)), train.targets[rows])
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimizer.step()
+            total += loss.detach().double() * len(rows)
+        mean = float(total) / len(train)
+        check_loss(mean, epoch)
+        return mean
+
+
+def is_finished(config: TrainConfig, reports: Sequence[EpochReport]) -> bool:
+    """Whether all epochs are run, or the best validation loss is `patience` epochs old."""
+    if len(reports) >= config.epochs:
+        return True
+    if config.patience is None or not reports:
+        return False
+    return len(reports) - min(reports, key=lambda report: report.validation_loss).epoch >= config.patience
+
+
+def check_loss(loss: float, epoch: int) -> None:
+    """Stop at a loss that is NaN or infinite.
+
+    Raises:
+        EvaluationError: It is.
+    """
+    if not math.isfinite(loss):
+        raise EvaluationError(f"training: the loss became {loss} in epoch {epoch}. Lower train.learning_rate.")
 
 
 def _validate(model: nn.Module, validation: Split, batch_size: int) -> tuple[float, float]:
@@ -190,13 +251,27 @@ def make_optimizer(parameters: Iterable[Tensor], config: TrainConfig) -> torch.o
             return torch.optim.RMSprop(parameters, lr=rate, weight_decay=decay, momentum=config.momentum, foreach=True)
 
 
-@contextmanager
-def isolated_randomness(seed: int, device: torch.device) -> Iterator[None]:
-    """A random state that starts at the seed and is gone afterwards."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+class Randomness:
+    """A random state that starts at a seed and goes on where it was left, apart from the process's own."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=self._devices):
+            torch.manual_seed(seed)
+            self._states = self._get()
+
+    @contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """The process's random state is this one inside, and what it was before afterwards."""
+        with torch.random.fork_rng(devices=self._devices):
+            torch.random.set_rng_state(self._states[0])
+            for device, state in zip(self._devices, self._states[1:], strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield
+            self._states = self._get()
+
+    def _get(self) -> list[Tensor]:
+        return [torch.random.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._devices)]
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
