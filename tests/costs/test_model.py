@@ -158,12 +158,17 @@ def test_tied_and_shared_parameters_count_once_and_their_work_every_time():
     assert priced["average_bitwidth"].value == 32
 
 
-def test_a_parameter_read_in_two_formats_is_stored_twice():
+def test_a_tied_parameter_is_stored_once_in_the_widest_format_that_reads_it():
     costs = CostModel(trace(Tied(), (torch.zeros(2, 5, dtype=torch.long),)), batch=2)
-    plain, head = (
-        costs.price(Plan.of(f), ["model_bytes"])["model_bytes"].value for f in ({}, weight("head", "fixed(8,4)"))
-    )
-    assert head == plain + 66  # the embedding reads float32, the head 8 bits
+
+    def model_bytes(formats):
+        return costs.price(Plan.of(formats), ["model_bytes"])["model_bytes"].value
+
+    assert model_bytes({}) == 4 * (66 + 42)
+    assert model_bytes(weight("head", "fixed(8,4)")) == 4 * (66 + 42)  # the embedding reads float32
+    assert model_bytes(weight("body", "fixed(8,4)")) == 4 * (66 + 42)  # so does the second call of the shared layer
+    both = {**weight("body", "fixed(8,4)"), **weight("body#1", "fixed(4,2)")}
+    assert model_bytes(both) == 4 * (66 + 6) + 36
 
 
 def test_the_product_of_two_activations_squares_their_bits():

@@ -1,4 +1,4 @@
-"""Matmul-only FLOPs equal those of `torch.utils.flop_counter`, on real architectures, before and after random resizing."""
+"""Matmul-only FLOPs equal those of `torch.utils.flop_counter` on real architectures, resized at random too."""
 
 import importlib
 

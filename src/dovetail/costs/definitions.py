@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dovetail.costs.ledger import Ledger, weight_storages
-from dovetail.costs.terms import Count, Storage, Term
+from dovetail.costs.terms import Count, Term
 from dovetail.costs.work import elements
 
 __all__ = ["COSTS", "CostDefinition", "Direction", "Peak", "Ratio", "Sum"]
@@ -87,7 +87,7 @@ def parameter_terms(ledger: Ledger) -> Iterable[Term]:
 
 
 def parameter_bits(ledger: Ledger) -> Iterable[Term]:
-    """Bits of every parameter, once for each distinct format in which it is read."""
+    """Bits of every parameter in the widest format that reads it."""
     return ledger.parameters.values()
 
 
@@ -116,7 +116,7 @@ def weight_bits(ledger: Ledger) -> Iterable[Term]:
 def weight_elements(ledger: Ledger) -> Iterable[Term]:
     """Elements of those weights."""
     for stored in weight_storages(ledger):
-        yield Storage(stored.operation, stored.shape, stored.readers, copies=True, counts_elements=True)
+        yield Count(stored.operation, elements(stored.shape))
 
 
 def bit_operations(ledger: Ledger) -> Iterable[Term]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
 
 import sympy
 
@@ -51,20 +51,7 @@ class Exact:
     def _storage(self, term: Storage) -> int:
         shape = [self.size(size) for size in term.shape]
         formats = list(dict.fromkeys(self._format(site) for site in term.readers))
-        stored = [self._stored(shape, fmt, term) for fmt in formats]
-        return sum(stored) if term.copies else max(stored)
-
-    def _stored(self, shape: list[int], fmt: Format | None, term: Storage) -> int:
-        if fmt is None or term.counts_elements:
-            return _product(shape) * (1 if term.counts_elements else term.plain_bits)
-        return int(fmt.storage_bits(shape))
+        return max(math.prod(shape) * term.plain_bits if f is None else int(f.storage_bits(shape)) for f in formats)
 
     def _format(self, site: Site | None) -> Format | None:
         return None if site is None else self._formats.get(site)
-
-
-def _product(sizes: list[Any]) -> int:
-    result = 1
-    for size in sizes:
-        result *= size
-    return result

@@ -13,7 +13,7 @@ from torch import fx
 from dovetail.costs.counting import free
 from dovetail.costs.rules import is_view, rule_for
 from dovetail.costs.terms import PLAIN_BITS, Storage
-from dovetail.costs.work import Shape, Work, elements, invocation, target_name
+from dovetail.costs.work import Shape, Work, invocation, target_name
 from dovetail.errors import PricingError
 from dovetail.graph import Graph, Operation
 from dovetail.plan import Site, SiteKind
@@ -286,7 +286,7 @@ class _Reader:
             uses = sorted((user for user in self._uses(node) if user in step), key=step.__getitem__)
             owner = self._name(uses[0]) if uses else parameter
             sites = [_parameter_site(parameter, self.operation_of.get(user.name)) for user in uses]
-            held[parameter] = Storage(owner, self.tensor_shapes[parameter], _distinct(sites) or (None,), copies=True)
+            held[parameter] = Storage(owner, self.tensor_shapes[parameter], _distinct(sites) or (None,))
         return held
 
 
@@ -334,9 +334,4 @@ def weight_storages(ledger: Ledger) -> Iterable[Storage]:
             readers.setdefault(entry.parameter, []).append(entry.weight)
     for parameter, sites in readers.items():
         stored = ledger.parameters[parameter]
-        yield Storage(stored.operation, stored.shape, _distinct(sites), copies=True)
-
-
-def parameter_count(stored: Storage) -> sympy.Expr:
-    """Elements of a parameter."""
-    return elements(stored.shape)
+        yield Storage(stored.operation, stored.shape, _distinct(sites))

@@ -17,6 +17,7 @@ from dovetail.costs.bulk import FormatArrays, price_in_bulk
 from dovetail.costs.definitions import COSTS, CostDefinition, Peak, Ratio, Sum
 from dovetail.costs.exact import Exact
 from dovetail.costs.ledger import Ledger, read_ledger
+from dovetail.costs.sheet import Layout, Sheet, read_layout
 from dovetail.costs.symbolic import plain_value
 from dovetail.costs.terms import Term
 from dovetail.errors import PlanError, PricingError, UnknownSiteError, unknown_name
@@ -24,6 +25,8 @@ from dovetail.graph import Graph, WidthGroup
 from dovetail.plan import Plan, Site
 
 __all__ = ["Cost", "CostModel"]
+
+_KEPT_SHEETS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,7 @@ class CostModel:
             raise PricingError(f"batch: must be at least 1, got {batch}.")
         self.graph = graph
         self.batch = batch
+        self._sheets: dict[Layout, Sheet] = {}
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -182,7 +186,17 @@ class CostModel:
                 by_symbol[group.symbol] = values
         for site, (options, index) in formats.items():
             _check_choices(self.graph, site, options, index, count)
-        return price_in_bulk(self.ledger, definitions, by_symbol, self._base, formats, count)
+        layout, choices = read_layout(by_symbol, formats, definitions.values())
+        prices = price_in_bulk(self._sheet(layout), list(by_symbol.values()), choices, count)
+        return dict(zip(definitions, prices, strict=True))
+
+    def _sheet(self, layout: Layout) -> Sheet:
+        """The compiled closed forms; kept for the layouts last asked for."""
+        if layout not in self._sheets:
+            while len(self._sheets) >= _KEPT_SHEETS:
+                del self._sheets[next(iter(self._sheets))]
+            self._sheets[layout] = Sheet(self.ledger, layout, self._base)
+        return self._sheets[layout]
 
     def price_rows(
         self, space: Any, rows: NDArray[np.int64], names: Sequence[str] | None = None

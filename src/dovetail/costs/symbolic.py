@@ -45,4 +45,4 @@ def plain_value(term: Term) -> sympy.Expr:
     """A term's closed form where nothing is given a format."""
     if isinstance(term, Count):
         return term.count * PLAIN_BITS ** len(term.sites)
-    return elements(term.shape) * (1 if term.counts_elements else term.plain_bits)
+    return elements(term.shape) * term.plain_bits

@@ -32,24 +32,19 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Bits of one stored tensor, shared scales and partial blocks included.
+    """Bits of one stored tensor in the widest format that reads it, shared scales and partial blocks included.
 
     Args:
         operation: what the term belongs to.
         shape: in the symbols of width groups.
         readers: the sites that read it; None stands for a reader that takes it as it is.
         plain_bits: bits of an element that is read as it is.
-        copies: whether it is stored once for each distinct format that its readers ask for (a parameter), or once in
-            the largest of them (an activation).
-        counts_elements: whether elements are counted in the stead of bits.
     """
 
     operation: str
     shape: Shape
     readers: tuple[Site | None, ...]
     plain_bits: int = PLAIN_BITS
-    copies: bool = False
-    counts_elements: bool = False
 
 
 Term = Count | Storage

@@ -113,7 +113,7 @@ class _Follower:
         elif kind in _VIEWS:
             result = self._view(node, named["self"])
         elif kind in _POOLING:
-            result = [*self._dims(named["self"])[:2], *self._fresh(node)[2:]]
+            result = [*self._dims(named.get("self") or named["input"])[:2], *self._fresh(node)[2:]]
         elif kind in _REDUCING:
             result = self._reduce(node, named)
         elif kind in _MIXING:
