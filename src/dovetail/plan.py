@@ -83,6 +83,14 @@ class Plan:
         named = sorted((formats or {}).items(), key=lambda item: item[0])
         return cls(tuple((s, f) for s, f in named if f != FLOAT32), tuple(sorted((widths or {}).items())))
 
+    @classmethod
+    def of_sorted(cls, formats: tuple[tuple[Site, Format], ...], widths: tuple[tuple[str, int], ...]) -> Self:
+        """The plan of formats and widths that are known to be canonical already; nothing is checked."""
+        plan = object.__new__(cls)
+        object.__setattr__(plan, "formats", formats)
+        object.__setattr__(plan, "widths", widths)
+        return plan
+
     @property
     def precision(self) -> dict[Site, Format]:
         """Format per site."""

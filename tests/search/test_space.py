@@ -172,3 +172,10 @@ def test_nothing_to_decide_is_an_error_unless_allowed(graph: Graph) -> None:
 def test_a_row_of_another_space_is_refused(graph: Graph, row: tuple[int, ...]) -> None:
     with pytest.raises(PlanError, match="one choice index per decision"):
         joint(graph).plan(row)
+
+
+def test_plans_spelt_in_bulk_are_those_built_with_every_check(graph: Graph) -> None:
+    space = joint(graph)
+    for row in space.rows():
+        plan = space.plan(row)
+        assert Plan(plan.formats, plan.widths) == Plan.of(dict(plan.formats), dict(plan.widths)) == plan

@@ -159,6 +159,10 @@ class Space:
         return tuple(reversed(strides)) if self.shape else ()
 
     @cached_property
+    def _first_equal(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(d.first_equal for d in self.decisions)
+
+    @cached_property
     def _base(self) -> dict[str, int]:
         return dict(self.base_widths)
 
@@ -198,28 +202,39 @@ class Space:
 
     def canonical(self, row: Sequence[int]) -> Row:
         """The first row of the enumeration that spells the same plan."""
-        return tuple(d.first_equal[c] for d, c in zip(self.decisions, row, strict=True))
+        return tuple([first[c] for first, c in zip(self._first_equal, row, strict=True)])
 
     def is_canonical(self, rows: Rows) -> NDArray[np.bool_]:
         """Which rows are the first to spell their plan."""
         keep = np.ones(len(rows), dtype=np.bool_)
-        for column, decision in enumerate(self.decisions):
-            first = np.asarray(decision.first_equal)
+        for column, equal in enumerate(self._first_equal):
+            first = np.asarray(equal)
             if (first != np.arange(len(first))).any():
                 keep &= first[rows[:, column]] == rows[:, column]
         return keep
 
+    @cached_property
+    def _sites(self) -> tuple[tuple[Site, int, tuple[Format, ...]], ...]:
+        """(site, decision, format per choice), sorted by site."""
+        named = [(site, i, d.formats) for i, d in enumerate(self.decisions) for site in d.sites]
+        return tuple(sorted(named, key=lambda item: item[0]))
+
+    @cached_property
+    def _groups(self) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
+        """(width group, decision, channels per choice), sorted by group."""
+        columns = []
+        for i, decision in enumerate(self.decisions):
+            if decision.kind == "width":
+                per_group = zip(*decision.widths, strict=True)
+                columns += [(group, i, widths) for group, widths in zip(decision.groups, per_group, strict=True)]
+        return tuple(sorted(columns))
+
     def plan(self, row: Sequence[int]) -> Plan:
         """The plan that a row spells; equal effects give equal plans."""
-        formats: dict[Site, Format] = {}
-        widths: dict[str, int] = {}
-        for decision, choice in zip(self.decisions, self.check(row), strict=True):
-            if decision.kind == "precision":
-                formats.update(dict.fromkeys(decision.sites, decision.formats[choice]))
-            else:
-                chosen = zip(decision.groups, decision.widths[choice], strict=True)
-                widths.update((group, width) for group, width in chosen if width != self._base[group])
-        return Plan.of(formats, widths)
+        row = self.check(row)
+        formats = [(site, table[row[i]]) for site, i, table in self._sites if table[row[i]] != FLOAT32]
+        widths = [(g, table[row[i]]) for g, i, table in self._groups if table[row[i]] != self._base[g]]
+        return Plan.of_sorted(tuple(formats), tuple(widths))
 
     def labels(self, row: Sequence[int]) -> tuple[tuple[str, str], ...]:
         """(decision's name, chosen label) per decision."""
