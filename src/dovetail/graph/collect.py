@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import sympy
 
@@ -110,7 +110,29 @@ def read_groups(flat: Flat, widths: Widths, operations: tuple[Operation, ...]) -
                 multiple_of=multiple,
             )
         )
-    return tuple(groups)
+    return (*groups, *_constants(flat, operations, {group.name for group in groups}))
+
+
+def _constants(flat: Flat, operations: tuple[Operation, ...], taken: set[str]) -> Iterator[WidthGroup]:
+    """Widths that operations produce and that became constants while tracing: frozen, with the line that made them so."""
+    seen: set[str] = set()
+    for operation in operations:
+        tensor = operation.weight
+        if tensor is None or tensor in seen or not operation.type.startswith(("linear", "conv", "addmm", "embedding")):
+            continue
+        seen.add(tensor)
+        dim = 1 if operation.type in ("embedding", "addmm") else 0
+        size = flat.tensor_shape(tensor)[dim]
+        if size.is_Integer and operation.name not in taken:
+            line = flat.pinned.get((tensor, dim))
+            where = f" at {line}" if line else ""
+            yield WidthGroup(
+                name=operation.name,
+                base=int(size),
+                symbol=symbol(operation.name),
+                members=(Member(tensor, dim, size),),
+                frozen=f"tracing fixed it to {size}{where}",
+            )
 
 
 def _frozen(flat: Flat, operations: tuple[Operation, ...]) -> dict[sympy.Symbol, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from torch.utils._sympy.functions import FloorDiv
 
 from dovetail.graph.calls import Call, CallMode
 from dovetail.graph.heads import Heads, find_heads, set_heads
+from dovetail.graph.lines import model_line
 from dovetail.graph.standins import stand_in
 
 __all__ = ["Exported", "expression", "shadow", "symbolic_export"]
@@ -37,6 +39,7 @@ class Exported:
         heads: the attention modules that these are of.
         bindings: value of each symbol in the model as it is.
         equations: pairs of sizes that are equal but were not made one, because divisions stand in them.
+        pinned: by (tensor, dimension): the line of the model that made a size a constant, where one is known.
     """
 
     program: ExportedProgram
@@ -45,6 +48,7 @@ class Exported:
     heads: tuple[Heads, ...]
     bindings: dict[sympy.Symbol, int]
     equations: tuple[tuple[sympy.Expr, sympy.Expr], ...]
+    pinned: dict[tuple[str, int], str]
 
 
 class Functional(nn.Module):
@@ -54,6 +58,7 @@ class Functional(nn.Module):
         super().__init__()
         self.model = [model]  # in a list, so that its parameters are not this module's own
         self.heads = heads
+        self.pinned: dict[sympy.Symbol, str] = {}
 
     def forward(
         self, tensors: dict[str, Tensor], sizes: dict[str, Tensor], inputs: tuple[Any, ...], kwargs: dict[str, Any]
@@ -65,10 +70,20 @@ class Functional(nn.Module):
             set_heads(model.get_submodule(heads.path), heads, number, width)
             heads_of[heads.path] = [(number * heads.repeats, width), (number, width)]
 
+        environment = _shape_environment(tensors)
+        version = environment._replacements_version_counter if environment is not None else 0
+
         def annotated(call: Call, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             args, kwargs = stand_in(call.function, args, kwargs, heads_of.get(call.path, ()))
+            nonlocal version
             with annotate({CALL_KEY: str(call)}):
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+            if environment is not None and environment._replacements_version_counter != version:
+                version = environment._replacements_version_counter
+                for symbol in [s for s in environment.replacements if s not in self.pinned]:
+                    if environment.replace(symbol).is_Integer:
+                        self.pinned[symbol] = model_line()
+            return result
 
         with CallMode(model, annotated, prepare=lambda name, args, kwargs: stand_in(name, args, kwargs, ())):
             output = torch.func.functional_call(model, tensors, inputs, kwargs)
@@ -121,12 +136,19 @@ def symbolic_export(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[s
     }
     # Without duck shaping, equal sizes are not the same size.
     with fx_config.patch(use_duck_shape=False), preserve_node_meta(), torch.no_grad():
-        program = export(
-            Functional(model, heads), (tensors, sizes, inputs, dict(kwargs)), dynamic_shapes=shapes, strict=False
-        )
+        functional = Functional(model, heads)
+        program = export(functional, (tensors, sizes, inputs, dict(kwargs)), dynamic_shapes=shapes, strict=False)
     environment = _environment(program)
     bindings = {symbol: int(size) for symbol, size in environment.backed_var_to_val.items()}
-    return Exported(program, tuple(tensors), tuple(sizes), heads, bindings, _equations(environment))
+    return Exported(
+        program,
+        tuple(tensors),
+        tuple(sizes),
+        heads,
+        bindings,
+        _equations(environment),
+        _pinned(environment, functional.pinned),
+    )
 
 
 def kernel_parameters(model: nn.Module) -> set[str]:
@@ -151,6 +173,24 @@ def _environment(program: ExportedProgram) -> ShapeEnv:
     environment = first.fake_mode.shape_env
     assert environment is not None, "the exporter always makes shapes symbolic"
     return environment
+
+
+def _shape_environment(tensors: dict[str, Tensor]) -> ShapeEnv | None:
+    sizes = (size for t in tensors.values() for size in t.shape if isinstance(size, torch.SymInt))
+    first = next(sizes, None)
+    return first.node.shape_env if first is not None else None
+
+
+_SOURCE = re.compile(r"L\['tensors'\]\['([^']+)'\]\.size\(\)\[(\d+)\]")
+
+
+def _pinned(environment: ShapeEnv, lines: dict[sympy.Symbol, str]) -> dict[tuple[str, int], str]:
+    found = {}
+    for symbol, sources in environment.var_to_sources.items():
+        for source in sources:
+            if symbol in lines and (match := _SOURCE.fullmatch(str(source.name))):
+                found[match[1], int(match[2])] = lines[symbol]
+    return found
 
 
 def _equations(environment: ShapeEnv) -> tuple[tuple[sympy.Expr, sympy.Expr], ...]:

@@ -31,6 +31,7 @@ class Flat:
         sizes: sizes that are no tensor's own (heads of attention), in order; the module holds them as integers
             `size_0`, ...
         equations: pairs of sizes that the exporter found equal but did not make one, because divisions stand in them.
+        pinned: by (tensor, dimension): the line of the model that made a size a constant, where one is known.
         shapes: symbolic shape of each node that is a tensor.
         dtypes: dtype of each such node.
         scalars: value of each node that is a size.
@@ -46,6 +47,7 @@ class Flat:
     num_inputs: int
     sizes: Mapping[str, sympy.Expr]
     equations: tuple[tuple[sympy.Expr, sympy.Expr], ...]
+    pinned: Mapping[tuple[str, int], str]
     shapes: Mapping[str, Shape]
     dtypes: Mapping[str, torch.dtype]
     scalars: Mapping[str, sympy.Expr]
@@ -131,6 +133,7 @@ def flatten_program(exported: Exported, model: nn.Module) -> Flat:
         num_inputs=len(inputs),
         sizes=size_shapes,
         equations=exported.equations,
+        pinned=exported.pinned,
         shapes=shapes,
         dtypes=dtypes,
         scalars=scalars,

@@ -14,6 +14,7 @@ from dovetail.graph.export import Exported, shadow, symbolic_export
 from dovetail.graph.flat import flatten_program
 from dovetail.graph.graph import Graph
 from dovetail.graph.name import name_operations
+from dovetail.graph.probe import probe
 from dovetail.graph.propagate import follow_channels
 
 __all__ = ["trace"]
@@ -52,7 +53,7 @@ def read_graph(model: nn.Module, exported: Exported) -> Graph:
     channels = follow_channels(divided.flat, operations)
     widths = find_widths(divided, operations)
     flat = public(divided.flat, widths)
-    groups = read_groups(flat, widths, operations)
+    groups = probe(flat, read_groups(flat, widths, operations))
     return Graph(
         module=flat.module,
         operations=operations,
