@@ -22,7 +22,7 @@ from dovetail.evaluation.numbering import Numbering
 from dovetail.evaluation.program import compile_program
 from dovetail.evaluation.score import Outcome, Score
 from dovetail.evaluation.sizing import default_batch_size, pieces, place
-from dovetail.evaluation.tail import Tail, find_tail, keeps_bits
+from dovetail.evaluation.tail import Tail, find_tail, has_exact_sums, keeps_bits
 from dovetail.evaluation.tensors import ModelTensors
 from dovetail.formats import Format
 from dovetail.graph import Graph
@@ -140,17 +140,11 @@ class PtqEvaluator:
         return self._batch_size
 
     def evaluate(self, plans: Sequence[Plan]) -> Iterator[Outcome]:
-        """The outcome of each plan, in the order given. See `evaluate_tagged` for results as they come."""
-        waiting: dict[int, Outcome] = {}
-        due = 0
-        for index, outcome in self.evaluate_tagged(plans):
-            waiting[index] = outcome
-            while due in waiting:
-                yield waiting.pop(due)
-                due += 1
+        """The outcome of each plan, as they come: in the order in which plans share most, not in that given."""
+        return (outcome for _, outcome in self.evaluate_tagged(plans))
 
     def evaluate_tagged(self, plans: Sequence[Plan]) -> Iterator[tuple[int, Outcome]]:
-        """(index in the sequence, outcome) of each plan, in the order in which they share most."""
+        """(index in the sequence, outcome) of each plan, as they come."""
         candidates = []
         for index, plan in enumerate(plans):
             try:
@@ -359,25 +353,40 @@ class PtqEvaluator:
                 own = self._interpreter.values(wanted, progress.numbers, progress.candidate.formats, given, last, piece)
             parameters.append(own)
         assert data is not None, "a group has a plan"
-        weight = parameters[0][0]
-        if data.ndim != 2 or weight.ndim != 2:
+        weights = [own[0] for own in parameters]
+        if data.ndim != 2 or weights[0].ndim != 2 or not self._is_stackable(tail, group, data, weights):
             return None
-        shape = (data.shape[0], data.shape[1], weight.shape[0], len(group), torch.get_num_threads())
-        if shape not in self._stackable:
-            self._stackable[shape] = keeps_bits(
-                samples=shape[0],
-                features=shape[1],
-                outputs=shape[2],
-                plans=shape[3],
-                has_bias=tail.bias is not None,
-                dtype=data.dtype,
-                device=data.device,
-            )
-        if not self._stackable[shape]:
-            return None
-        stacked = torch.cat([own[0] for own in parameters])
         bias = None if tail.bias is None else torch.cat([own[1] for own in parameters])
-        return tail.run(data, stacked, bias).view(data.shape[0], len(group), -1)
+        return tail.run(data, torch.cat(weights), bias).view(data.shape[0], len(group), -1)
+
+    def _is_stackable(self, tail: Tail, group: Sequence[_Progress], data: Tensor, weights: Sequence[Tensor]) -> bool:
+        """Whether one matrix product gives, to the bit, what those of the group's plans give."""
+
+        def keeps(exact: bool) -> bool:
+            key = (*data.shape, *weights[0].shape, len(weights), torch.get_num_threads(), exact)
+            if key not in self._stackable:
+                self._stackable[key] = keeps_bits(
+                    samples=data.shape[0],
+                    features=data.shape[1],
+                    outputs=weights[0].shape[0],
+                    plans=len(weights),
+                    has_bias=tail.bias is not None,
+                    exact=exact,
+                    dtype=data.dtype,
+                    device=data.device,
+                )
+            return self._stackable[key]
+
+        if keeps(False):
+            return True
+        if tail.data_site < 0 or tail.weight_site < 0 or not keeps(True):
+            return False
+        formats = [progress.candidate.formats for progress in group]
+        data_format = self._formats[formats[0][tail.data_site]]
+        return all(
+            has_exact_sums(data, data_format, weight, self._formats[its[tail.weight_site]])
+            for its, weight in zip(formats, weights, strict=True)
+        )
 
     def _outcome(self, progress: _Progress) -> tuple[int, Outcome]:
         began = time.perf_counter()

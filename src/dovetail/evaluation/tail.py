@@ -1,8 +1,9 @@
 """Plans that differ only in the last layer's weights: their outputs from one matrix product.
 
 The outputs of `linear(x, w_1), ..., linear(x, w_s)` are the columns of `linear(x, [w_1; ...; w_s])`. Matrix products of
-other shapes may sum in another order, so before a shape is used it is tried on random numbers: unless every bit agrees,
-plans are run one by one.
+other shapes may sum in another order. That cannot matter where every partial sum is exact, which fixed-point formats
+mostly grant and `has_exact_sums` proves from the values at hand; elsewhere a shape is tried on random numbers
+(`keeps_bits`) before it is used. Unless every bit is kept, plans are run one by one.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 
 from dovetail.evaluation.program import Program, Slot, Step
+from dovetail.formats import FixedPoint, Format
 
-__all__ = ["Tail", "find_tail", "keeps_bits"]
+__all__ = ["Tail", "find_tail", "has_exact_sums", "keeps_bits"]
 
 _LINEAR = torch.ops.aten.linear.default
 _POINTWISE = frozenset({torch.ops.aten.relu.default, torch.ops.aten.sigmoid.default, torch.ops.aten.tanh.default})
@@ -29,6 +31,7 @@ class Tail:
         data: slot of the layer's data.
         weight: slot of its weight.
         bias: slot of its bias, or None.
+        data_site, weight_site: numbers of their sites; -1 where they are none.
         pointwise: what follows, in order.
         unrounded: sites between them, which a plan must leave alone to be run this way.
     """
@@ -36,6 +39,8 @@ class Tail:
     data: int
     weight: int
     bias: int | None
+    data_site: int
+    weight_site: int
     pointwise: tuple[Step, ...]
     unrounded: tuple[int, ...]
 
@@ -83,9 +88,15 @@ def find_tail(program: Program) -> Tail | None:
         data=data.index,
         weight=weight.index,
         bias=None if bias is None else bias.index,
+        data_site=_site(data.index, producers),
+        weight_site=_site(weight.index, producers),
         pointwise=tuple(reversed(pointwise)),
         unrounded=tuple(unrounded),
     )
+
+
+def _site(slot: int, producers: dict[int, Step]) -> int:
+    return producers[slot].site if slot in producers else -1
 
 
 def _is_parameter(program: Program, value: object, producers: dict[int, Step]) -> bool:
@@ -96,20 +107,55 @@ def _is_parameter(program: Program, value: object, producers: dict[int, Step]) -
     return any(source == tensor for tensor, _ in program.tensors)
 
 
+def has_exact_sums(data: Tensor, data_format: Format | None, weight: Tensor, weight_format: Format | None) -> bool:
+    """Whether every partial sum of the matrix product is exact, so that the order of summation cannot matter.
+
+    On fixed-point grids of steps d and w all products, and so all partial sums, are multiples of d w. They are exact as
+    long as max |x| sum_k |w_k| / (d w), for the row with the largest sum, is at most 2**24 (2**53 for float64), the
+    range in which the dtype holds every integer.
+    """
+    if not isinstance(data_format, FixedPoint) or not isinstance(weight_format, FixedPoint):
+        return False
+    bits = {torch.float32: 24, torch.float64: 53}.get(data.dtype)
+    if bits is None:
+        return False
+    low, high = data.aminmax()
+    largest = max(-float(low), float(high)) / data_format.step  # NaN: the comparison below is false
+    row = float(weight.abs().sum(1, dtype=torch.float64).max()) / weight_format.step
+    return largest * row <= 2.0**bits
+
+
 def keeps_bits(
-    *, samples: int, features: int, outputs: int, plans: int, has_bias: bool, dtype: torch.dtype, device: torch.device
+    *,
+    samples: int,
+    features: int,
+    outputs: int,
+    plans: int,
+    has_bias: bool,
+    exact: bool,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> bool:
     """Whether stacked layers of this shape give, to the bit, what each gives alone, tried on random numbers.
 
     The order of summation follows from shapes and threads, not from values; on random numbers another order shows.
+
+    Args:
+        samples, features: shape of the data.
+        outputs: of one layer.
+        plans: how many layers are stacked.
+        has_bias: whether they add a bias.
+        exact: whether to try on small integers, whose sums are exact: what then shows is where the bias is added.
+        dtype, device: of the data.
     """
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator).to(device=device, dtype=dtype)
+        numbers = torch.randint(-4, 5, shape, generator=generator) if exact else torch.randn(shape, generator=generator)
+        return numbers.to(device=device, dtype=dtype)
 
     data, weight = draw(samples, features), draw(plans * outputs, features)
-    bias = draw(plans * outputs) if has_bias else None
+    bias = torch.randn(plans * outputs, generator=generator).to(device=device, dtype=dtype) if has_bias else None
     stacked = _LINEAR(data, weight, bias)
     for i in range(plans):
         part = slice(i * outputs, (i + 1) * outputs)
