@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from dovetail.graph import Graph, trace
 from dovetail.plan import Plan
 from dovetail.transforms import QuantisedModel, inheritance_report, quantise, resize
-from dovetail.transforms.sizes import SIZES
 
 __all__ = ["check_quantise", "check_resize", "fingerprint", "primed"]
 
@@ -89,9 +88,10 @@ def check_resize(
     _check_saves(resized, inputs)
     if retrace:
         traced = trace(resized, inputs)
-        widths = sorted(group.base for group in traced.groups)
         # The exporter takes a size of one for a constant.
-        planned = sorted(w for group in graph.groups if (w := int(graph.widths(plan)[group.symbol])) > 1)
+        widths = sorted(group.base for group in traced.groups if group.base > 1)
+        named = dict(plan.widths)
+        planned = sorted(width for g in graph.groups if (width := named.get(g.name, g.base)) > 1)
         assert widths == planned, f"traced again it has widths {widths}, planned were {planned}"
     return resized
 
@@ -127,10 +127,10 @@ def _check_shapes(graph: Graph, resized: nn.Module, plan: Plan) -> None:
         assert tuple(tensors[name].shape) == planned, (
             f"{name} has shape {tuple(tensors[name].shape)}, planned {planned}"
         )
-    for path, module in resized.named_modules():
-        sizes = next((SIZES[kind](module) for kind in type(module).__mro__ if kind in SIZES), {})
-        for attribute, value in sizes.items():
-            assert getattr(module, attribute) == value, f"{path}.{attribute} does not say {value}"
+    for attribute in graph.attributes:
+        value = getattr(resized.get_submodule(attribute.module), attribute.name)
+        value = value if attribute.index is None else value[attribute.index]
+        assert value == attribute.size.subs(widths), f"{attribute.module}.{attribute.name} is {value}"
 
 
 def _check_kept(model: nn.Module, resized: nn.Module) -> None:

@@ -61,7 +61,7 @@ def inheritance_report(graph: Graph, plan: Plan) -> tuple[GroupChange, ...]:
     channels = find_channels(graph)
     found = []
     for group in graph.groups:
-        width = int(widths[group.symbol])
+        width = int(widths.get(group.symbol, group.base))
         if width == group.base:
             continue
         reasons = _reasons(channels, channels.blocks[group.name], group.base, width)
@@ -109,7 +109,7 @@ def inherit(
 
 def _block_widths(graph: Graph, channels: Channels, widths: Mapping[sympy.Symbol, int]) -> dict[sympy.Symbol, int]:
     """Channels in one block of each group."""
-    return {channels.blocks[g.name]: int(widths[g.symbol]) // g.multiple_of for g in graph.groups}
+    return {channels.blocks[g.name]: int(widths.get(g.symbol, g.base)) // g.multiple_of for g in graph.groups}
 
 
 def _maps(

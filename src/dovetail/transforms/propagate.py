@@ -79,7 +79,7 @@ class _Shapes:
 
     def of(self, node: str) -> tuple[sympy.Expr, ...]:
         """The shape of a node; empty where it is no tensor."""
-        return self[node] if node in self else ()
+        return tuple(map(self.size, self.graph.shapes.get(node, ())))
 
     def size(self, size: sympy.Expr) -> sympy.Expr:
         """One size in the symbols of blocks."""

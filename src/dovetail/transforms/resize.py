@@ -10,12 +10,10 @@ from torch import Tensor, nn
 
 from dovetail.errors import ResizeError, unknown_name
 from dovetail.graph import Graph
-from dovetail.graph.heads import find_heads, set_heads
 from dovetail.plan import Plan
 from dovetail.transforms.importance import Importance, find_importance
 from dovetail.transforms.inherit import inherit
 from dovetail.transforms.initialise import initialise
-from dovetail.transforms.sizes import update_sizes
 
 __all__ = ["Weights", "resize"]
 
@@ -77,8 +75,7 @@ def resize(
     replaced = inherit(graph, tensors, plan, importance=find_importance(importance), seed=seed)
     resized = _copy(model, {id(tensors[name]): tensor for name, tensor in replaced.items()}, share=share)
     if replaced:
-        _update(model, resized, {id(tensors[name]) for name in replaced})
-        _update_heads(graph, model, resized, plan)
+        _update_attributes(graph, resized, plan)
     if weights == "initialise":
         initialise(resized, seed=seed)
     return resized
@@ -124,20 +121,14 @@ def _like(parameter: nn.Parameter, value: Tensor) -> nn.Parameter:
     return made
 
 
-def _update(model: nn.Module, resized: nn.Module, replaced: set[int]) -> None:
-    """Update the size attributes of every module that has a replaced tensor."""
-    for old, (path, new) in zip(model.modules(), resized.named_modules(), strict=True):
-        own = [*old.parameters(recurse=False), *old.buffers(recurse=False)]
-        if isinstance(old, nn.MultiheadAttention):
-            own += old.out_proj.parameters()
-        if any(id(tensor) in replaced for tensor in own):
-            update_sizes(new, path)
-
-
-def _update_heads(graph: Graph, model: nn.Module, resized: nn.Module, plan: Plan) -> None:
-    """Let attention modules hold the planned number and width of their heads."""
+def _update_attributes(graph: Graph, resized: nn.Module, plan: Plan) -> None:
+    """Let modules that hold widths as numbers (`in_features`, `groups`, `num_heads`) hold the planned ones."""
     widths = graph.widths(plan)
-    for heads in find_heads(model):
-        if all(name in graph.sizes for name in heads.names):
-            number, width = (int(graph.sizes[name].subs(widths)) for name in heads.names)
-            set_heads(resized.get_submodule(heads.path), heads, number, width)
+    for attribute in graph.attributes:
+        module, value = resized.get_submodule(attribute.module), int(attribute.size.subs(widths))
+        if attribute.index is not None:
+            sizes = list(getattr(module, attribute.name))
+            sizes[attribute.index] = value
+            setattr(module, attribute.name, tuple(sizes))
+        else:
+            setattr(module, attribute.name, value)
