@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from dovetail.errors import ConfigError
+from dovetail.errors import ConfigError, FormatError
 
 __all__ = ["is_chop", "translate"]
 
@@ -202,10 +202,10 @@ class _Reader:
                 continue
             for kind in _KINDS:
                 texts, keys = self._formats(str(name), kind, config, f"{where}.config")
-                sites[kind] += [text for text in texts if text not in sites[kind]]
+                sites[kind] += texts
                 read |= keys
         self._unused(set(config) - read, f"{where}.config.")
-        found = {kind: texts for kind, texts in sites.items() if texts}
+        found = {kind: list(dict.fromkeys(texts)) for kind, texts in sites.items() if texts}
         if found and _LEAVE_ALONE in names:
             self.warn(
                 f"{where}.config.name: 'NA' beside others becomes float32 as a choice for each tensor on its own, not "
@@ -223,9 +223,18 @@ class _Reader:
             fracs = _list(config.get(frac_key, _LEAVE_ALONE))
             pairs = [(w, w // 2 if f == _LEAVE_ALONE else f) for w in _widths(config, width_key, where) for f in fracs]
             return [f"fixed({width},{frac})" for width, frac in pairs], {width_key, frac_key}
-        if kind == _KINDS[0]:
-            self.warn(f"{where}.name: {name!r} is not honoured as a choice.")
-        return [], {key for key in config if key.startswith(f"{kind}_")}
+        from dovetail.formats.chop_keys import CHOP_KEYS, formats_from_chop  # torch comes with it, so only where needed
+
+        keys = {key for key in config if key.startswith(f"{kind}_")}
+        if name not in CHOP_KEYS:
+            if kind == _KINDS[0]:
+                self.warn(f"{where}.name: {name!r} is not honoured as a choice.")
+            return [], keys
+        try:
+            texts = [str(fmt) for fmt in formats_from_chop(kind, {**config, "name": [name]})]
+        except FormatError as error:
+            raise ConfigError(f"{where}: {error}") from error
+        return texts, {f"{kind}_{key}" for key in CHOP_KEYS[name]}
 
     def _width(self, key: str, entry: Table, where: str) -> list[dict[str, Any]]:
         """A width rule for the outputs of a layer; its inputs follow from the layers that feed it."""
@@ -253,7 +262,7 @@ class _Reader:
         where = "search.strategy"
         setup = dict(_table(strategy.get("setup", {}), f"{where}.setup"))
         name = str(strategy.get("name", "optuna"))
-        sampler = setup.pop("sampler", "tpe" if name == "optuna" else name)
+        sampler = setup.pop("sampler", "tpe" if name in ("optuna", "rl") else name)
         search["strategy"] = self._sampler(name if name not in ("optuna", "rl") else str(sampler), where)
         if name == "rl":
             self.warn(f"{where}.name: 'rl' is not honoured; the sampler is {search['strategy']!r}.")

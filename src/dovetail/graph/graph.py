@@ -8,7 +8,7 @@ import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import sympy
 import torch
@@ -121,14 +121,20 @@ class Graph:
         return self.parameters[name] if name in self.parameters else self.buffers[name]
 
     def select(self, pattern: str) -> tuple[Operation, ...]:
-        """Operations of a type; else those whose name is, or as a glob matches, the pattern; in order."""
+        """Operations of a type; else those whose name is, or as a glob matches, the pattern; in order.
+
+        Where there are none, dots in names may be written as underscores, as other tools of this line do.
+        """
         if typed := tuple(operation for operation in self.operations if operation.type == pattern):
             return typed
-        return tuple(o for o in self.operations if o.name == pattern or fnmatch.fnmatchcase(o.name, pattern))
+        return _matching(self.operations, pattern)
 
     def select_groups(self, pattern: str) -> tuple[WidthGroup, ...]:
-        """Width groups whose name is, or as a glob matches, the pattern, frozen ones too; in order."""
-        return tuple(g for g in self.groups if g.name == pattern or fnmatch.fnmatchcase(g.name, pattern))
+        """Width groups whose name is, or as a glob matches, the pattern, frozen ones too; in order.
+
+        Where there are none, dots in names may be written as underscores, as for `select`.
+        """
+        return _matching(self.groups, pattern)
 
     def widths(self, plan: Plan = Plan()) -> dict[sympy.Symbol, int]:  # noqa: B008 - a frozen value
         """The value of each symbol under a plan.
@@ -193,3 +199,14 @@ class Graph:
         values = (*(tensors[name] for name in self.tensor_names), *inputs)
         result: Tensor = fx.Interpreter(self.module).run(*values, enable_io_processing=False)
         return result
+
+
+Named = TypeVar("Named", Operation, WidthGroup)
+
+
+def _matching(known: tuple[Named, ...], pattern: str) -> tuple[Named, ...]:
+    """Those whose name is, or as a glob matches, the pattern; where none does, names with underscores for dots."""
+    for spell in (str, lambda name: name.replace(".", "_")):
+        if found := tuple(one for one in known if fnmatch.fnmatchcase(spell(one.name), pattern)):
+            return found
+    return tuple(one for one in known if one.name == pattern)
