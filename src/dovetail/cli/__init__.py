@@ -10,6 +10,7 @@ from __future__ import annotations
 import click
 
 from dovetail import __version__
+from dovetail.cli.compare import compare
 from dovetail.cli.formats import formats
 from dovetail.cli.group import Commands
 from dovetail.cli.profile import profile
@@ -32,5 +33,5 @@ def main() -> None:
     """
 
 
-for command in (train, profile, space, transform, search, show, formats):
+for command in (train, profile, space, transform, search, show, compare, formats):
     main.add_command(command)
