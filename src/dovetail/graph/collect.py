@@ -114,7 +114,7 @@ def read_groups(flat: Flat, widths: Widths, operations: tuple[Operation, ...]) -
 
 
 def _constants(flat: Flat, operations: tuple[Operation, ...], taken: set[str]) -> Iterator[WidthGroup]:
-    """Widths that operations produce and that became constants while tracing: frozen, with the line that made them so."""
+    """Widths that became constants while tracing: frozen, with the line that made them so."""
     seen: set[str] = set()
     for operation in operations:
         tensor = operation.weight

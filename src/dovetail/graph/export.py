@@ -11,6 +11,7 @@ from typing import Any
 import sympy
 import torch
 import torch.fx.experimental._config as fx_config
+import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim, ExportedProgram, export
@@ -51,6 +52,16 @@ class Exported:
     pinned: dict[tuple[str, int], str]
 
 
+class Pinned:
+    """The line of the model that made each symbol a constant.
+
+    An object of its own because the exporter undoes what a forward does to the containers among a module's attributes.
+    """
+
+    def __init__(self) -> None:
+        self.lines: dict[sympy.Symbol, str] = {}
+
+
 class Functional(nn.Module):
     """The model as f(tensors, sizes, inputs, kwargs), so that the shapes of its parameters can be symbolic."""
 
@@ -58,7 +69,7 @@ class Functional(nn.Module):
         super().__init__()
         self.model = [model]  # in a list, so that its parameters are not this module's own
         self.heads = heads
-        self.pinned: dict[sympy.Symbol, str] = {}
+        self.pinned = Pinned()
 
     def forward(
         self, tensors: dict[str, Tensor], sizes: dict[str, Tensor], inputs: tuple[Any, ...], kwargs: dict[str, Any]
@@ -80,9 +91,9 @@ class Functional(nn.Module):
                 result = function(*args, **kwargs)
             if environment is not None and environment._replacements_version_counter != version:
                 version = environment._replacements_version_counter
-                for symbol in [s for s in environment.replacements if s not in self.pinned]:
+                for symbol in [s for s in environment.replacements if s not in self.pinned.lines]:
                     if environment.replace(symbol).is_Integer:
-                        self.pinned[symbol] = model_line()
+                        self.pinned.lines[symbol] = model_line()
             return result
 
         with CallMode(model, annotated, prepare=lambda name, args, kwargs: stand_in(name, args, kwargs, ())):
@@ -110,16 +121,19 @@ def shadow(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, {id(t): t for t in tensors}).eval()
 
 
-def symbolic_export(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Exported:
+def symbolic_export(
+    model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any], *, constant: bool = False
+) -> Exported:
     """Export f(parameters, inputs) with channel dimensions and the batch symbolic.
 
     Args:
         model: a shadow of the user's model.
         inputs: example inputs; the first dimension of each tensor is the batch and must not be 1.
         kwargs: example keyword inputs.
+        constant: leave every width and the batch a constant.
     """
     parameters = dict(model.named_parameters())
-    heads = find_heads(model)
+    heads = () if constant else find_heads(model)
     # A size of its own comes as the length of an empty-handed tensor: sizes of tensors have the range that substitution
     # needs.
     sizes = {n: torch.empty(v) for h in heads for n, v in zip(h.names, (h.number, h.width), strict=True)}
@@ -134,6 +148,8 @@ def symbolic_export(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[s
         "inputs": tuple(_input_shape(x) for x in inputs),
         "kwargs": {key: _input_shape(x) for key, x in kwargs.items()},
     }
+    if constant:
+        shapes = pytree.tree_map(lambda dim: Dim.STATIC if dim is Dim.AUTO else dim, shapes)
     # Without duck shaping, equal sizes are not the same size.
     with fx_config.patch(use_duck_shape=False), preserve_node_meta(), torch.no_grad():
         functional = Functional(model, heads)
@@ -147,7 +163,7 @@ def symbolic_export(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[s
         heads,
         bindings,
         _equations(environment),
-        _pinned(environment, functional.pinned),
+        _pinned(environment, functional.pinned.lines),
     )
 
 

@@ -1,6 +1,7 @@
 """Probe width groups: run the graph with other widths on tensors without memory, and require what the shapes promise.
 
-A symbol can look free and not be: an operator may need two widths to be equal, or one to be even, without saying so in a shape.
+A symbol can look free and not be: an operator may need two widths to be equal, or one to be even, without saying so in a
+shape.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ __all__ = ["fake_run", "probe"]
 def probe(flat: Flat, groups: tuple[WidthGroup, ...]) -> tuple[WidthGroup, ...]:
     """The groups, with those frozen that cannot change by themselves.
 
-    All are changed at once, each by another amount, so that no requirement between two of them holds by chance. Where that fails,
-    halves are tried, down to the groups at fault; what remains is tried together again.
+    All are changed at once, each by another amount, so that no requirement between two of them holds by chance. Where
+    that fails, halves are tried, down to the groups at fault; what remains is tried together again.
 
     Args:
         flat: the graph in the symbols of the groups.

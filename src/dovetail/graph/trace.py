@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from dovetail.graph.attributes import read_attributes
 from dovetail.graph.collect import find_widths, public, read_groups
 from dovetail.graph.divide import divide
 from dovetail.graph.export import Exported, shadow, symbolic_export
+from dovetail.graph.failure import explain
 from dovetail.graph.flat import flatten_program
 from dovetail.graph.graph import Graph
 from dovetail.graph.name import name_operations
@@ -18,6 +21,8 @@ from dovetail.graph.probe import probe
 from dovetail.graph.propagate import follow_channels
 
 __all__ = ["trace"]
+
+logger = logging.getLogger("dovetail")
 
 
 def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Graph:
@@ -43,7 +48,50 @@ def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] |
         batched(tuple(inputs)),
         dict(zip(kwargs or {}, batched(tuple((kwargs or {}).values())), strict=True)),
     )
-    return read_graph(copied, symbolic_export(copied, examples, keywords))
+    return read_graph(copied, exported_or_explained(model, copied, examples, keywords))
+
+
+def exported_or_explained(
+    model: nn.Module, copied: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Exported:
+    """The export with symbolic channels; where that fails, with all widths as constants, which can still be quantised.
+
+    Raises:
+        TraceError: Neither works.
+    """
+    try:
+        with quiet():
+            return symbolic_export(copied, inputs, kwargs)
+    except Exception as error:  # the exporter raises whatever the model's code and its own checks raise
+        first = error
+    try:
+        with quiet():
+            exported = symbolic_export(shadow(model), inputs, kwargs, constant=True)
+    except Exception as error:
+        raise explain(model, error) from error
+    logger.warning("widths stay as they are: %s", explain(model, first))
+    return exported
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The exporter logs a traceback for what it then raises; the error is enough."""
+    loggers = [logging.getLogger(name) for name in ("torch._export", "torch._subclasses", "torch.export", "torch.fx")]
+    states = [log.disabled for log in loggers]
+    children = [
+        log
+        for name, log in logging.root.manager.loggerDict.items()
+        if isinstance(log, logging.Logger) and name.startswith(("torch._export", "torch._subclasses", "torch.fx"))
+    ]
+    loggers += children
+    states += [log.disabled for log in children]
+    for log in loggers:
+        log.disabled = True
+    try:
+        yield
+    finally:
+        for log, state in zip(loggers, states, strict=True):
+            log.disabled = state
 
 
 def read_graph(model: nn.Module, exported: Exported) -> Graph:
