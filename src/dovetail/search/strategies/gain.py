@@ -1,0 +1,98 @@
+"""Gains: how much a candidate is expected to better what has been seen, for a front and for a weighted sum.
+
+Everything maximises. Legend: P candidates, Q qualities (uncertain), K costs (known).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from dovetail.search.front import free_boxes
+from dovetail.search.strategies.acquisition import expected_excess, expected_hypervolume_improvement, improvement_bound
+
+__all__ = ["Bound", "Gain", "HypervolumeGain", "SumGain", "probability_of_keeping"]
+
+Floats = NDArray[np.float64]
+
+SURE = 256  # candidates scored exactly before the bound decides which others need to be
+
+
+class Gain(Protocol):
+    """Scores candidates. `known_PK` is what the gain needs of their costs."""
+
+    def of(self, mean_PQ: Floats, deviation_PQ: Floats, known_PK: Floats) -> Floats:
+        """Expected gain of each candidate: [P]; where a candidate cannot have the largest, a smaller number may
+        stand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """A limit on a quality: `y >= level` where `above`, else `y <= level`."""
+
+    quality: int
+    level: float
+    above: bool
+
+
+def probability_of_keeping(bounds: tuple[Bound, ...], mean_PQ: Floats, deviation_PQ: Floats) -> Floats:
+    """Probability that a candidate keeps all limits on qualities, which are independent."""
+    chance_P = np.ones(len(mean_PQ))
+    for bound in bounds:
+        t = (mean_PQ[:, bound.quality] - bound.level) / deviation_PQ[:, bound.quality]
+        chance_P *= ndtr(t if bound.above else -t)
+    return chance_P
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SumGain:
+    """Expected improvement of known part + weights . qualities over the best sum so far.
+
+    Args:
+        weights: per quality, in larger-is-better units.
+        best: the best sum so far.
+    """
+
+    weights: Floats
+    best: float
+
+    def of(self, mean_PQ: Floats, deviation_PQ: Floats, known_PK: Floats) -> Floats:
+        mean_P = known_PK.sum(axis=1) + mean_PQ @ self.weights
+        deviation_P = np.sqrt(np.maximum(deviation_PQ**2 @ self.weights**2, 1e-24))
+        return expected_excess(mean_P, deviation_P, np.asarray(self.best))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HypervolumeGain:
+    """Expected improvement of the hypervolume above a reference.
+
+    Args:
+        front: [points, Q + K], qualities first.
+        reference: [Q + K].
+    """
+
+    front: Floats
+    reference: Floats
+
+    def of(self, mean_PQ: Floats, deviation_PQ: Floats, known_PK: Floats) -> Floats:
+        lower, upper = free_boxes(self.front, self.reference)
+
+        def exact(chosen: NDArray[np.intp]) -> Floats:
+            return expected_hypervolume_improvement(
+                mean_PQ[chosen], deviation_PQ[chosen], known_PK[chosen], lower, upper
+            )
+
+        if mean_PQ.shape[1] != 1 or len(mean_PQ) <= 2 * SURE:
+            return exact(np.arange(len(mean_PQ)))
+        bound_P = improvement_bound(mean_PQ[:, 0], deviation_PQ[:, 0], known_PK, self.front, self.reference)
+        gain_P = np.zeros(len(mean_PQ))
+        first = np.argpartition(-bound_P, SURE)[:SURE]
+        gain_P[first] = exact(first)
+        rest = np.flatnonzero(bound_P > gain_P[first].max())
+        rest = rest[~np.isin(rest, first)]
+        gain_P[rest] = exact(rest)
+        return gain_P

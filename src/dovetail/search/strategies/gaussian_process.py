@@ -1,0 +1,216 @@
+"""A Gaussian process over plans, kept up to date observation by observation.
+
+Legend: N observed rows, P pool rows (the candidates), D decisions, C choices of one decision.
+
+Kernel. Two choices a, b of decision d lie `distance_CC[a, b]` apart; rows x, x' covary as prod_d exp(-distance_d(x_d,
+x'_d) / l_d), the Laplace kernel with a length per decision (its relevance). Quality is modelled as constant mean +
+s^2 x (kernel + noise); the mean and s^2 are profiled out of the likelihood, lengths and noise maximise it under
+log-normal priors.
+
+Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, algorithm 2.1 and section 5.4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_solve, solve_triangular
+from scipy.optimize import minimize
+
+from dovetail.search.space import Decision, Rows
+
+__all__ = ["Hyperparameters", "Posterior", "decision_distances", "fit"]
+
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+
+# Mean and deviation of log length: across its range a decision alone leaves a correlation of about a half.
+LENGTH_PRIOR = (0.4, 0.8)
+# Of log noise: accuracy on a finite sample is a step function, so a thousandth of the variance is noise.
+NOISE_PRIOR = (-6.9, 1.0)
+NOISE_FLOOR = 1e-5  # keeps the Cholesky factor well away from singular in 32-bit updates
+LIKELIHOOD_ROWS = 256  # the likelihood of this many rows pins the lengths down; more only cost n^3
+
+
+def decision_distances(decisions: Sequence[Decision]) -> tuple[Floats, ...]:
+    """How far apart the choices of each decision lie: [C, C] per decision, 1 from its smallest to its largest.
+
+    Precision: the error of rounding halves with each bit, so a choice of b bits stands at 1 - 2^-(b - fewest bits).
+    Width: each doubling counts the same, so a choice stands at log(width). A tenth of the distance is by rank, so that
+    no two sizes coincide. Choices of equal size that differ (say in frac_width, or integer against float) are a quarter
+    apart, whichever they are.
+    """
+    return tuple(_distances(decision) for decision in decisions)
+
+
+def _distances(decision: Decision) -> Floats:
+    size_C = np.asarray(decision.sizes, dtype=np.float64)
+    values, rank_C = np.unique(size_C, return_inverse=True)
+    place = 1 - 2.0 ** -(values - values[0]) if decision.kind == "precision" else np.log(values / values[0])
+    if len(values) > 1:
+        place = 0.9 * place / place[-1] + 0.1 * np.linspace(0, 1, len(values))
+    place_C = place[rank_C]
+    effect_C = np.asarray(decision.first_equal)
+    ties = len(values) < len(np.unique(effect_C))
+    differ_CC = (effect_C[:, None] != effect_C[None]) * (0.25 if ties else 0.0)
+    return np.asarray(np.abs(place_C[:, None] - place_C[None]) + differ_CC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hyperparameters:
+    """What the likelihood chooses: a length per decision, and the noise as a share of the signal's variance."""
+
+    lengths: tuple[float, ...]
+    noise: float
+
+    @classmethod
+    def initial(cls, decisions: int) -> Hyperparameters:
+        """The modes of the priors."""
+        return cls(lengths=(float(np.exp(LENGTH_PRIOR[0])),) * decisions, noise=float(np.exp(NOISE_PRIOR[0])))
+
+
+def fit(
+    distances: Sequence[Floats], rows_ND: Rows, y_N: Floats, start: Hyperparameters, *, iterations: int = 30
+) -> Hyperparameters:
+    """Hyper-parameters that maximise likelihood x prior, by L-BFGS from `start`; of the newest rows where many."""
+    rows_ND, y_N = rows_ND[-LIKELIHOOD_ROWS:], y_N[-LIKELIHOOD_ROWS:]
+    deviation = y_N.std()
+    if len(y_N) < 2 or deviation == 0:
+        return start
+    y_N = (y_N - y_N.mean()) / deviation
+    apart_DNN = np.stack([table[rows_ND[:, d][:, None], rows_ND[:, d][None]] for d, table in enumerate(distances)])
+    theta = np.log(np.append(start.lengths, start.noise))
+    bounds = [(-3.0, 5.0)] * len(distances) + [(-11.0, 0.0)]
+    found = minimize(
+        _loss, theta, args=(apart_DNN, y_N), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations}
+    )
+    best = np.exp(found.x)
+    return Hyperparameters(lengths=tuple(map(float, best[:-1])), noise=float(best[-1]))
+
+
+def _loss(theta: Floats, apart_DNN: Floats, y_N: Floats) -> tuple[float, Floats]:
+    """Negative log of (likelihood x prior), mean and variance profiled out, and its gradient."""
+    count, decisions = len(y_N), len(apart_DNN)
+    lengths, noise = np.exp(theta[:-1]), float(np.exp(theta[-1]))
+    kernel_NN = np.exp(-np.tensordot(1 / lengths, apart_DNN, axes=1))
+    factor_NN = np.linalg.cholesky(kernel_NN + (noise + NOISE_FLOOR) * np.eye(count))
+    inverse_NN = cho_solve((factor_NN, True), np.eye(count))
+    residual_N = y_N - _profiled_mean(inverse_NN.sum(axis=0), y_N)
+    alpha_N = inverse_NN @ residual_N
+    variance = max(float(residual_N @ alpha_N) / count, 1e-12)
+    weight_NN = 0.5 * (inverse_NN - np.outer(alpha_N, alpha_N) / variance)
+    inner_NN = weight_NN * kernel_NN
+    gradient = np.append(np.tensordot(apart_DNN, inner_NN, axes=2) / lengths, np.trace(weight_NN) * noise)
+    centre = np.append(np.full(decisions, LENGTH_PRIOR[0]), NOISE_PRIOR[0])
+    spread = np.append(np.full(decisions, LENGTH_PRIOR[1]), NOISE_PRIOR[1])
+    z = (theta - centre) / spread
+    loss = 0.5 * count * np.log(variance) + np.log(np.diag(factor_NN)).sum() + 0.5 * float(z @ z)
+    return float(loss), gradient + z / spread
+
+
+def _profiled_mean(column_sums: Floats, y_N: Floats) -> float:
+    return float(column_sums @ y_N / column_sums.sum())
+
+
+class Posterior:
+    """Mean and variance of quality at every pool row, given what was observed; exact after each `add`.
+
+    With L the Cholesky factor of the observed covariance, V = L^-1 K(observed, pool) grows by one row per
+    observation, and mean and variance of the whole pool follow from that row: O(N x P) an observation instead of
+    O(N^2 x P). V is kept in 32 bits.
+
+    Args:
+        distances: from `decision_distances`.
+        hyper: lengths and noise.
+        rows_ND, y_N: what was observed.
+        pool_PD: the candidates.
+    """
+
+    def __init__(
+        self, distances: Sequence[Floats], hyper: Hyperparameters, rows_ND: Rows, y_N: Floats, pool_PD: Rows
+    ) -> None:
+        self._tables = [np.exp(-table / length) for table, length in zip(distances, hyper.lengths, strict=True)]
+        self._tables32 = [table.astype(np.float32) for table in self._tables]
+        self._noise = hyper.noise + NOISE_FLOOR
+        self._pool_DP = np.ascontiguousarray(pool_PD.T)
+        count = len(rows_ND)
+        self._rows_ND = rows_ND.copy()
+        self._factor_NN = np.linalg.cholesky(self.kernel(rows_ND, rows_ND) + self._noise * np.eye(count))
+        solved = cho_solve((self._factor_NN, True), np.stack([np.ones(count), y_N], axis=1))
+        self.centre = float(solved[:, 1].sum() / solved[:, 0].sum())
+        self._white_N = solve_triangular(self._factor_NN, y_N - self.centre, lower=True)
+        self.variance = max(float(self._white_N @ self._white_N) / count, 1e-12)
+        self._pool_V = np.empty((max(2 * count, 64), len(pool_PD)), dtype=np.float32)
+        cross_NP = np.stack([self._kernel_with_pool(row) for row in rows_ND])
+        self._pool_V[:count] = solve_triangular(
+            self._factor_NN.astype(np.float32), cross_NP, lower=True, check_finite=False
+        )
+        self._mean_P: Floats32 = self._white_N.astype(np.float32) @ self._pool_V[:count]
+        self._left_P: Floats32 = 1 - np.einsum("np,np->p", self._pool_V[:count], self._pool_V[:count])
+
+    def __len__(self) -> int:
+        return len(self._rows_ND)
+
+    def kernel(self, a_AD: Rows, b_BD: Rows) -> Floats:
+        """Correlations between rows: [A, B]."""
+        product = np.ones((len(a_AD), len(b_BD)))
+        for d, table in enumerate(self._tables):
+            product *= table[a_AD[:, d][:, None], b_BD[:, d][None]]
+        return product
+
+    def _kernel_with_pool(self, row_D: Rows) -> Floats32:
+        product: Floats32 = self._tables32[0][row_D[0]].take(self._pool_DP[0])
+        for d in range(1, len(self._tables32)):
+            product *= self._tables32[d][row_D[d]].take(self._pool_DP[d])
+        return product
+
+    def pool(self) -> tuple[Floats32, Floats32]:
+        """Mean and standard deviation at each pool row: [P], [P]."""
+        deviation = np.sqrt(np.maximum(self._left_P, np.float32(1e-8)) * np.float32(self.variance))
+        return self._mean_P + np.float32(self.centre), deviation
+
+    def at(self, rows_AD: Rows) -> tuple[Floats, Floats]:
+        """Mean and standard deviation at any rows: [A], [A]."""
+        white_NA = solve_triangular(
+            self._factor_NN, self.kernel(self._rows_ND, rows_AD), lower=True, check_finite=False
+        )
+        left = np.maximum(1 - np.einsum("na,na->a", white_NA, white_NA), 1e-8)
+        return self.centre + self._white_N @ white_NA, np.sqrt(left * self.variance)
+
+    def add(self, row_D: Rows, y: float | None) -> None:
+        """Observe a row; with None believe the mean there: the variance shrinks, no mean moves (kriging believer)."""
+        count = len(self)
+        link_N = solve_triangular(
+            self._factor_NN, self.kernel(self._rows_ND, row_D[None])[:, 0], lower=True, check_finite=False
+        )
+        pivot = float(np.sqrt(max(1 + self._noise - link_N @ link_N, self._noise / 2)))
+        white = 0.0 if y is None else (y - self.centre - float(link_N @ self._white_N)) / pivot
+        if count == len(self._pool_V):
+            self._pool_V = np.concatenate([self._pool_V, np.empty_like(self._pool_V)])
+        new_P = self._kernel_with_pool(row_D)
+        new_P -= link_N.astype(np.float32) @ self._pool_V[:count]
+        new_P *= np.float32(1 / pivot)
+        self._pool_V[count] = new_P
+        self._mean_P = self._mean_P + np.float32(white) * new_P
+        self._left_P = self._left_P - new_P * new_P
+        grown = np.zeros((count + 1, count + 1))
+        grown[:count, :count], grown[count, :count], grown[count, count] = self._factor_NN, link_N, pivot
+        self._factor_NN = grown
+        self._white_N = np.append(self._white_N, white)
+        self._rows_ND = np.vstack([self._rows_ND, row_D[None]])
+
+    def state(self) -> tuple[int, Floats32, Floats32]:
+        """What `restore` needs to forget later additions."""
+        return len(self), self._mean_P, self._left_P
+
+    def restore(self, state: tuple[int, Floats32, Floats32]) -> None:
+        """Forget everything added since `state` was taken."""
+        count, self._mean_P, self._left_P = state
+        self._factor_NN, self._white_N, self._rows_ND = (
+            self._factor_NN[:count, :count],
+            self._white_N[:count],
+            self._rows_ND[:count],
+        )

@@ -1,0 +1,193 @@
+"""The default strategy: costs are known, so only quality is modelled.
+
+A Gaussian process per quality over plans; the next plan has the largest expected gain in hypervolume with its exact
+costs plugged in (for a weighted sum: the largest expected improvement, the known part added). Small spaces are scored
+whole at every step; of larger ones a pool is drawn anew with each refit, and its best are improved by changing one
+decision at a time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dovetail.search.front import non_dominated
+from dovetail.search.problem import Problem
+from dovetail.search.space import Row, Rows
+from dovetail.search.strategies.base import Ledger, neighbours
+from dovetail.search.strategies.cost_scale import CostScale
+from dovetail.search.strategies.gain import Bound, Gain, HypervolumeGain, SumGain, probability_of_keeping
+from dovetail.search.strategies.gaussian_process import decision_distances
+from dovetail.search.strategies.initial_design import spread_along_costs
+from dovetail.search.strategies.pool import list_pool, sample_pool
+from dovetail.search.strategies.quality_model import QualityModel
+
+__all__ = ["ParetoStrategy"]
+
+Floats = NDArray[np.float64]
+
+INITIAL = 6  # evaluations before the model chooses
+CLIMBS = 4  # rows of a sampled pool from which to climb
+MARGIN = 0.01  # how far beyond the worst cost the reference of the hypervolume lies, as a share of the range
+
+
+class ParetoStrategy:
+    """Expected hypervolume improvement with known costs; see the module.
+
+    Args:
+        problem: what is searched: any number of qualities, costs and constraints, as a front or as a weighted sum.
+        budget: not used: there is no schedule.
+        initial: plans evaluated before the model chooses: the cheapest, the dearest and others spread along the costs.
+    """
+
+    def __init__(self, problem: Problem, budget: int | None = None, *, initial: int = INITIAL) -> None:
+        self._problem = problem
+        self._initial = initial
+        self._rng = np.random.default_rng(problem.seed)
+        self._ledger = Ledger(problem)
+        self._model = QualityModel(problem.space.decisions, len(problem.quality_objectives))
+        self._sums: list[float] = []
+        self._pending: dict[Row, None] = {}
+        self._pool = list_pool(problem) or sample_pool(problem, self._ledger, self._rng, [])
+        self._scale = CostScale.of([problem.objectives[i] for i in problem.cost_objectives], self._pool.costs)
+        self._design = self._initial_design()
+
+    def ask(self, n: int) -> list[Row]:
+        rows: list[Row] = []
+        while len(rows) < n and (row := self._next()) is not None:
+            self._pending[self._ledger.mark(row)] = None
+            rows.append(row)
+        return rows
+
+    def tell(self, row: Row, values: tuple[float, ...] | None) -> None:
+        row = self._ledger.mark(row)
+        self._pending.pop(row, None)
+        if values is None or not np.isfinite(values).all():
+            self._model.tell(row, None)
+            return
+        self._model.tell(
+            row, np.array([self._problem.objectives[i].sign * values[i] for i in self._problem.quality_objectives])
+        )
+        self._sums.append(self._problem.scalar(values))
+
+    def _initial_design(self) -> list[Row]:
+        """Rows for the first evaluations, along the mean scaled cost, or along size where no cost is an objective."""
+        if not len(self._pool.rows):
+            return []
+        decisions = self._problem.space.decisions
+        axis = (
+            self._scale(self._pool.costs).mean(axis=1)
+            if self._problem.cost_objectives
+            else np.zeros(len(self._pool.rows))
+        )
+        if not self._problem.cost_objectives:
+            for d, decision in enumerate(decisions):
+                axis -= np.unique(decision.sizes, return_inverse=True)[1][self._pool.rows[:, d]] / max(
+                    decision.num_choices - 1, 1
+                )
+        return spread_along_costs(self._pool.rows, axis, decision_distances(decisions), self._initial, self._rng)
+
+    def _next(self) -> Row | None:
+        while self._design and len(self._ledger) < self._initial:
+            if self._ledger.is_new(row := self._design.pop(0)):
+                return row
+        if not len(self._pool.rows):
+            return None
+        if not self._problem.quality_objectives or self._model.succeeded.any():
+            if self._model.needs_fit and self._problem.quality_objectives:
+                if not self._pool.complete:
+                    self._pool = sample_pool(
+                        self._problem, self._ledger, self._rng, [self._model.rows[i] for i in self._front()[0]]
+                    )
+                self._model.fit(self._pool.rows)
+            self._model.update(self._pending)
+            if (best := self._most_promising()) is not None:
+                return best
+        return self._ledger.draw(self._rng)
+
+    def _most_promising(self) -> Row | None:
+        """The candidate with the largest expected gain, or None where none gains anything."""
+        gain, pool = self._gain(), self._pool
+        open_P = np.ones(len(pool.rows), dtype=np.bool_)
+        open_P[pool.places([*self._model.rows, *self._pending])] = False
+        candidates = np.flatnonzero(open_P)
+        if not len(candidates):
+            return None
+        mean_PQ, deviation_PQ = self._model.pool()
+        scores = self._score(gain, mean_PQ[candidates], deviation_PQ[candidates], pool.costs[candidates])
+        if pool.complete:
+            top = int(np.argmax(scores))
+            return tuple(pool.rows[candidates[top]].tolist()) if scores[top] > 0 else None
+        starts = np.argsort(-scores, kind="stable")[:CLIMBS]
+        row, score = max(
+            (self._climb(gain, pool.rows[candidates[i]], float(scores[i])) for i in starts), key=lambda found: found[1]
+        )
+        return row if score > 0 else None
+
+    def _climb(self, gain: Gain, row: Rows, score: float) -> tuple[Row, float]:
+        """Change one decision at a time while the gain grows."""
+        while True:
+            near = neighbours(row, self._problem.space.shape)
+            near = near[self._problem.space.is_canonical(near)]
+            near = near[self._problem.is_feasible(near)]
+            near = near[[self._ledger.is_new(tuple(other)) for other in near.tolist()]] if len(near) else near
+            if not len(near):
+                return tuple(row.tolist()), score
+            scores = self._score(gain, *self._model.at(near), self._problem.costs(near))
+            if scores.max() <= score:
+                return tuple(row.tolist()), score
+            row, score = near[int(np.argmax(scores))], float(scores.max())
+
+    def _score(self, gain: Gain, mean_PQ: Floats, deviation_PQ: Floats, costs: Floats) -> Floats:
+        known = (
+            costs * self._weights(self._problem.cost_objectives) if self._problem.weighted_sum else self._scale(costs)
+        )
+        return gain.of(mean_PQ, deviation_PQ, known) * probability_of_keeping(self._bounds(), mean_PQ, deviation_PQ)
+
+    def _weights(self, objectives: tuple[int, ...]) -> Floats:
+        return np.array([self._problem.objectives[i].sign * self._problem.objectives[i].scale for i in objectives])
+
+    def _bounds(self) -> tuple[Bound, ...]:
+        """Limits on qualities that are also objectives, in larger-is-better units; of other metrics nothing is told."""
+        names = {
+            self._problem.objectives[i].name: (q, self._problem.objectives[i].sign)
+            for q, i in enumerate(self._problem.quality_objectives)
+        }
+        return tuple(
+            Bound(
+                quality=names[c.metric][0],
+                level=names[c.metric][1] * c.limit,
+                above=(c.op == ">=") == (names[c.metric][1] > 0),
+            )
+            for c in self._problem.quality_constraints
+            if c.metric in names
+        )
+
+    def _front(self) -> tuple[list[int], Floats]:
+        """Told rows on the front that keep the limits on qualities, by number, and their points [n, Q + K]."""
+        values = self._model.values()
+        points = np.hstack([values, self._scale(self._problem.costs(np.array(self._model.rows)))])
+        valid = self._model.succeeded
+        for bound in self._bounds():
+            valid &= values[:, bound.quality] >= bound.level if bound.above else values[:, bound.quality] <= bound.level
+        kept = np.flatnonzero(valid)
+        kept = kept[non_dominated(points[kept])]
+        return kept.tolist(), points[kept]
+
+    def _gain(self) -> Gain:
+        if self._problem.weighted_sum:
+            weights = np.abs(self._weights(self._problem.quality_objectives))
+            return SumGain(weights=weights, best=max(self._sums))
+        _, front = self._front()
+        if self._pending:
+            rows = np.array(list(self._pending))
+            believed = np.hstack([self._model.at(rows)[0], self._scale(self._problem.costs(rows))])
+            front = np.vstack([front, believed])
+            front = front[non_dominated(front)]
+        qualities = len(self._problem.quality_objectives)
+        seen = front[:, :qualities] if len(front) else self._model.values()
+        low, high = seen.min(axis=0), seen.max(axis=0)
+        below = low - 0.1 * np.where(high > low, high - low, np.maximum(np.abs(high), 1.0))
+        return HypervolumeGain(
+            front=front, reference=np.append(below, np.full(len(self._problem.cost_objectives), -MARGIN))
+        )

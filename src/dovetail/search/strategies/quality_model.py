@@ -1,0 +1,109 @@
+"""The model of quality that a strategy keeps: one Gaussian process per metric, told results one by one and refitted
+now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dovetail.search.space import Decision, Row, Rows
+from dovetail.search.strategies.gaussian_process import Hyperparameters, Posterior, decision_distances, fit
+
+__all__ = ["QualityModel"]
+
+Floats = NDArray[np.float64]
+
+REFITS = 12  # refit when the observations have grown by one part in this many
+OUTLIER = 6.0  # values further below the best than this many times the median's distance are told apart no more
+
+
+class QualityModel:
+    """Independent Gaussian processes over plans, larger is better.
+
+    Args:
+        decisions: of the space.
+        qualities: how many metrics are modelled.
+    """
+
+    def __init__(self, decisions: Sequence[Decision], qualities: int) -> None:
+        self._distances = decision_distances(decisions)
+        self._hyper = [Hyperparameters.initial(len(decisions)) for _ in range(qualities)]
+        self._rows: list[Row] = []
+        self._told: list[Floats | None] = []
+        self._posteriors: list[Posterior] = []
+        self._states = [posterior.state() for posterior in self._posteriors]
+        self._believed: list[Row] = []
+        self._held = 0
+        self._fit_at = 0
+
+    def tell(self, row: Row, qualities: Floats | None) -> None:
+        """Learn a row's qualities; None for a trial that failed."""
+        self._rows.append(row)
+        self._told.append(qualities)
+
+    @property
+    def rows(self) -> list[Row]:
+        """Rows told."""
+        return self._rows
+
+    @property
+    def succeeded(self) -> NDArray[np.bool_]:
+        """Which told rows have qualities."""
+        return np.array([told is not None for told in self._told], dtype=np.bool_)
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether enough was told since the hyper-parameters were fitted that they should be again."""
+        return len(self._rows) >= self._fit_at
+
+    def values(self) -> Floats:
+        """Qualities told [n, Q] as modelled: a failure counts as the worst seen, far outliers below are drawn in."""
+        worst = np.min([told for told in self._told if told is not None], axis=0)
+        values = np.array([worst if told is None else told for told in self._told]).reshape(len(self._told), -1)
+        best, median = values.max(axis=0), np.median(values, axis=0)
+        floor = np.where(best > median, best - OUTLIER * (best - median), -np.inf)
+        return np.asarray(np.maximum(values, floor))
+
+    def fit(self, pool: Rows) -> None:
+        """Choose hyper-parameters anew and model a pool."""
+        rows, values, count = np.array(self._rows), self.values(), len(self._rows)
+        for q, hyper in enumerate(self._hyper):
+            self._hyper[q] = fit(self._distances, rows, values[:, q], hyper, iterations=30 if count < 100 else 10)
+        self._posteriors = [Posterior(self._distances, h, rows, values[:, q], pool) for q, h in enumerate(self._hyper)]
+        self._fit_at = count + max(1, count // REFITS)
+        self._settle()
+
+    def update(self, pending: Iterable[Row]) -> None:
+        """Add what was told since, and believe the mean at rows whose results are still out (kriging believer)."""
+        if len(self._rows) > self._held:
+            for posterior, state in zip(self._posteriors, self._states, strict=True):
+                posterior.restore(state)
+            values = self.values()
+            for i in range(self._held, len(self._rows)):
+                for q, posterior in enumerate(self._posteriors):
+                    posterior.add(np.array(self._rows[i]), float(values[i, q]))
+            self._settle()
+        for row in pending:
+            if row not in self._believed:
+                self._believed.append(row)
+                for posterior in self._posteriors:
+                    posterior.add(np.array(row), None)
+
+    def _settle(self) -> None:
+        self._held = len(self._rows)
+        self._states = [posterior.state() for posterior in self._posteriors]
+        self._believed = []
+
+    def pool(self) -> tuple[Floats, Floats]:
+        """Means and deviations over the pool: [P, Q] each."""
+        moments = [posterior.pool() for posterior in self._posteriors]
+        return np.stack([m for m, _ in moments], axis=1).astype(float), np.stack(
+            [s for _, s in moments], axis=1
+        ).astype(float)
+
+    def at(self, rows: Rows) -> tuple[Floats, Floats]:
+        """Means and deviations at any rows: [n, Q] each."""
+        moments = [posterior.at(rows) for posterior in self._posteriors]
+        return np.stack([m for m, _ in moments], axis=1), np.stack([s for _, s in moments], axis=1)
