@@ -290,7 +290,7 @@ class RunConfig:
         search: How it is searched.
         out: The run's folder; None: the command's choice.
         storage: Where trials are kept: an SQLAlchemy URL or a path; None: an SQLite file in the run's folder.
-        workers: Processes that evaluate candidates.
+        workers: Candidates that are trained at a time, one core each.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
     """
 
