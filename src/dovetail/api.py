@@ -307,12 +307,12 @@ def _outcomes(session: Session, plan: Plan) -> tuple[Outcome, Outcome]:
     return base, outcome
 
 
-def load(folder: str | Path, plan: Plan | None = None) -> nn.Module:
+def load(folder: str | Path, *, config: RunConfig | None = None) -> nn.Module:
     """The model that a search or `dovetail transform` left in its folder: resized, quantised, with its weights.
 
     Args:
         folder: the run's folder.
-        plan: None: the folder's own.
+        config: the run, where it had Python objects, which no file can hold; None: the folder's own.
 
     Raises:
         ConfigError: There is no run.
@@ -323,7 +323,7 @@ def load(folder: str | Path, plan: Plan | None = None) -> nn.Module:
     found = next(((p, w) for p, w in pairs if p.is_file() and w.is_file()), None)
     if found is None:
         raise CheckpointError(f"{folder}: must be the folder of a search or of a transform that has ended.")
-    session = Session(load_config(files.config))
-    model = session.built(plan or read_plan(found[0]))
+    session = Session(load_config(files.config) if config is None else config)
+    model = session.built(read_plan(found[0]))
     load_checkpoint(model, found[1])
     return model

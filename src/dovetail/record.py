@@ -82,10 +82,14 @@ class Trial:
         Raises:
             StudyError: The trial has no such figure; nothing stands in for it.
         """
-        figures = self.figures
-        if name not in figures:
-            raise StudyError(f"trial {self.number}: {unknown_name('metric', name, figures)}")
-        return figures[name]
+        measured = self.score.metrics if self.score else ()
+        for known, figure in measured:
+            if known == name:
+                return figure.value
+        for known, value in (*self.costs, *self.measurements):
+            if known == name:
+                return value
+        raise StudyError(f"trial {self.number}: {unknown_name('metric', name, self.figures)}")
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form; figures that JSON cannot hold (infinite ends of intervals) stay Python floats."""

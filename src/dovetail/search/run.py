@@ -178,11 +178,13 @@ class _Loop:
     asked: dict[Row, None] = field(default_factory=dict)  # distinct feasible rows, in order of asking
     numbers: set[int] = field(default_factory=set)
     costs: dict[Row, tuple[tuple[str, float], ...]] = field(default_factory=dict)  # of the batch at hand
+    labels: list[list[tuple[str, str]]] = field(default_factory=list)  # (name, label) per decision and choice
     new: int = 0
     infeasible: int = 0
     began: float = field(default_factory=time.monotonic)
 
     def run(self) -> End:
+        self.labels = [[(d.name, label) for label in d.labels] for d in self.problem.space.decisions]
         for trial in self.known:
             self._remember(trial)
         idle = 0
@@ -282,7 +284,7 @@ class _Loop:
             Trial(
                 number=number,
                 row=row,
-                choices=self.problem.space.labels(row),
+                choices=self._choices(row),
                 plan=outcome.plan,
                 state=TrialState.COMPLETE if reason is None else TrialState.FAILED,
                 reason=reason,
@@ -296,12 +298,15 @@ class _Loop:
             )
         )
 
+    def _choices(self, row: Row) -> tuple[tuple[str, str], ...]:
+        return tuple(pairs[choice] for pairs, choice in zip(self.labels, row, strict=True))
+
     def _record_copy(self, row: Row, number: int, same: Trial) -> None:
         self._keep(
             Trial(
                 number=number,
                 row=row,
-                choices=self.problem.space.labels(row),
+                choices=self._choices(row),
                 plan=same.plan,
                 state=same.state,
                 reason=same.reason,

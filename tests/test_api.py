@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from dovetail import api
+from dovetail.config import (
+    DataConfig,
+    MetricConfig,
+    ModelConfig,
+    PrecisionRule,
+    RunConfig,
+    SearchConfig,
+    SpaceConfig,
+    WidthRule,
+)
+from dovetail.errors import ConfigError
+from dovetail.record import Trial
+from dovetail.search import Space
+from dovetail.session import Session
+
+
+def points() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(240) % 3
+    return torch.randn(240, 4, generator=generator) + 1.5 * torch.eye(4)[y], y
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+
+
+def config(strategy: str = "brute-force", trials: int | None = None, **changed: object) -> RunConfig:
+    """A run of Python objects: two decisions of precision and one of width."""
+    return RunConfig(
+        model=ModelConfig(module=changed.get("module", network())),
+        data=DataConfig(dataset=points()),
+        space=SpaceConfig(
+            precision=(PrecisionRule(operations="linear", weight=("fixed(8,6)", "fixed(3,2)")),),
+            width=(WidthRule(groups="0", multipliers=(1, 2)),),
+        ),
+        search=SearchConfig(
+            strategy=strategy,
+            trials=trials,
+            metrics={"accuracy": MetricConfig(), "loss": MetricConfig(), "model_bytes": MetricConfig(scale=0.001)},
+        ),
+    )
+
+
+def facts(trials: tuple[Trial, ...]) -> dict[tuple[int, ...], tuple[object, ...]]:
+    """What must not depend on when or beside what a trial ran, by row."""
+    return {t.row: (t.plan, t.state, t.costs, t.score, t.seed) for t in trials}
+
+
+def test_the_same_trials_come_whatever_ran_before_and_in_whatever_order(tmp_path: Path) -> None:
+    whole = facts(api.search(config(), out=tmp_path / "whole").run.trials)
+    assert len(whole) == 8
+    for strategy in ("random", "pareto"):
+        part = facts(api.search(config(strategy, 6), out=tmp_path / strategy).run.trials)
+        assert len(part) == 6
+        assert part == {row: whole[row] for row in part}
+    assert facts(api.search(config(), out=tmp_path / "again").run.trials) == whole
+
+
+def test_the_users_model_is_bit_identical_after_a_search(tmp_path: Path) -> None:
+    module = network().train()
+    before = copy.deepcopy(module.state_dict())
+    api.search(config(module=module), out=tmp_path / "run")
+    assert module.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_a_searchs_random_numbers_are_its_own(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    api.search(config("random", 3), out=tmp_path / "run")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_trials_answers_are_those_of_plain_pytorch_to_the_last_sample(tmp_path: Path) -> None:
+    module = network()
+    result = api.search(config(module=module), out=tmp_path / "run")
+    trial = next(
+        t
+        for t in result.run.trials
+        if dict(t.choices) == {"0:weight": "fixed(3,2)", "2:weight": "fixed(8,6)", "0:width": "x1"}
+    )
+    split = Session(config(module=module)).split
+
+    def rounded(weight: torch.Tensor, width: int, frac_width: int) -> torch.Tensor:
+        scale, limit = 2.0**frac_width, 2 ** (width - 1)
+        return torch.clamp(torch.round(weight * scale), -limit, limit - 1) / scale
+
+    first, _, last = module
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        hidden = torch.relu(split.inputs[0] @ rounded(first.weight, 3, 2).T + first.bias)
+        outputs = hidden @ rounded(last.weight, 8, 6).T + last.bias
+    assert trial.score is not None
+    mask = trial.score.correct_mask
+    assert mask is not None
+    assert mask.tolist() == (outputs.argmax(1) == split.targets).tolist()
+
+
+def test_a_space_of_the_users_own_is_searched(tmp_path: Path) -> None:
+    whole = Session(config()).space
+    one = Space(whole.decisions[:1], whole.base_widths)
+    result = api.search(config(), space=one, out=tmp_path / "run")
+    assert [t.row for t in result.run.trials] == [(0,), (1,)]
+
+
+def test_a_run_of_objects_is_loaded_with_its_objects(tmp_path: Path) -> None:
+    result = api.search(config(), out=tmp_path / "run")
+    assert result.best is not None
+    model = api.load(tmp_path / "run", config=config())
+    split = Session(config()).split
+    with torch.no_grad():
+        right = (model(*split.inputs).argmax(1) == split.targets).double().mean().item()
+    assert right == result.best.cheapest.value("accuracy")
+
+
+def test_a_folder_that_searched_another_model_is_refused(tmp_path: Path) -> None:
+    api.search(config(), out=tmp_path / "run")
+    other = network()
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    with pytest.raises(ConfigError, match=r"model\.weights is"):
+        api.search(config(module=other), out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("direction", "expected"), [(None, 1.0 * 0.7 - 0.5 * 2.0), ("maximize", 0.7 + 1.0), ("minimize", -(0.7 + 1.0))]
+)
+def test_a_weighted_sum_goes_the_way_it_is_told(direction: str | None, expected: float) -> None:
+    search = SearchConfig(
+        objective="weighted-sum",
+        direction=direction,  # type: ignore[arg-type]
+        metrics={"accuracy": MetricConfig(scale=1.0), "loss": MetricConfig(scale=0.5)},
+    )
+    session = Session(RunConfig(model=ModelConfig(module=network()), data=DataConfig(dataset=points()), search=search))
+    values = {"accuracy": 0.7, "loss": 2.0}
+    assert sum(o.sign * o.scale * values[o.name] for o in session.objectives) == pytest.approx(expected)
