@@ -32,16 +32,16 @@ def test_a_program_that_ends_otherwise_has_no_tail() -> None:
 def test_sums_are_exact_up_to_the_dtypes_integers_and_not_beyond() -> None:
     data, weight = parse("fixed(16,0)"), parse("fixed(16,0)")
     row = torch.full((1, 4), 1024.0)
-    assert has_exact_sums(torch.full((1, 4), 4096.0), data, row, weight)  # 4096 x 4 x 1024 = 2**24
-    assert not has_exact_sums(torch.full((1, 4), 4097.0), data, row, weight)
-    assert has_exact_sums(torch.full((1, 4), 4097.0).double(), data, row.double(), weight)
+    assert has_exact_sums(torch.full((1, 4), 4096.0), data, [row], [weight])  # 4096 x 4 x 1024 = 2**24
+    assert not has_exact_sums(torch.full((1, 4), 4097.0), data, [row], [weight])
+    assert has_exact_sums(torch.full((1, 4), 4097.0).double(), data, [row.double()], [weight])
 
 
 def test_sums_are_not_called_exact_without_two_grids_or_with_nan() -> None:
     x = torch.ones(1, 4)
-    assert not has_exact_sums(x, None, x, parse("fixed(8,4)"))
-    assert not has_exact_sums(x, parse("fixed(8,4)"), x, None)
-    assert not has_exact_sums(x * float("nan"), parse("fixed(8,4)"), x, parse("fixed(8,4)"))
+    assert not has_exact_sums(x, None, [x], [parse("fixed(8,4)")])
+    assert not has_exact_sums(x, parse("fixed(8,4)"), [x], [None])
+    assert not has_exact_sums(x * float("nan"), parse("fixed(8,4)"), [x], [parse("fixed(8,4)")])
 
 
 def test_one_layer_alone_keeps_its_bits() -> None:

@@ -382,10 +382,11 @@ class PtqEvaluator:
         if tail.data_site < 0 or tail.weight_site < 0 or not keeps(True):
             return False
         formats = [progress.candidate.formats for progress in group]
-        data_format = self._formats[formats[0][tail.data_site]]
-        return all(
-            has_exact_sums(data, data_format, weight, self._formats[its[tail.weight_site]])
-            for its, weight in zip(formats, weights, strict=True)
+        return has_exact_sums(
+            data,
+            self._formats[formats[0][tail.data_site]],
+            weights,
+            [self._formats[its[tail.weight_site]] for its in formats],
         )
 
     def _outcome(self, progress: _Progress) -> tuple[int, Outcome]:

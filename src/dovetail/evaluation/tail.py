@@ -107,22 +107,27 @@ def _is_parameter(program: Program, value: object, producers: dict[int, Step]) -
     return any(source == tensor for tensor, _ in program.tensors)
 
 
-def has_exact_sums(data: Tensor, data_format: Format | None, weight: Tensor, weight_format: Format | None) -> bool:
-    """Whether every partial sum of the matrix product is exact, so that the order of summation cannot matter.
+def has_exact_sums(
+    data: Tensor, data_format: Format | None, weights: Sequence[Tensor], weight_formats: Sequence[Format | None]
+) -> bool:
+    """Whether every partial sum of the matrix products is exact, so that the order of summation cannot matter.
 
     On fixed-point grids of steps d and w all products, and so all partial sums, are multiples of d w. They are exact as
     long as max |x| sum_k |w_k| / (d w), for the row with the largest sum, is at most 2**24 (2**53 for float64), the
     range in which the dtype holds every integer.
     """
-    if not isinstance(data_format, FixedPoint) or not isinstance(weight_format, FixedPoint):
-        return False
     bits = {torch.float32: 24, torch.float64: 53}.get(data.dtype)
-    if bits is None:
+    if bits is None or not isinstance(data_format, FixedPoint):
         return False
     low, high = data.aminmax()
     largest = max(-float(low), float(high)) / data_format.step  # NaN: the comparison below is false
-    row = float(weight.abs().sum(1, dtype=torch.float64).max()) / weight_format.step
-    return largest * row <= 2.0**bits
+    for weight, fmt in zip(weights, weight_formats, strict=True):
+        if not isinstance(fmt, FixedPoint):
+            return False
+        row = float(weight.abs().sum(1, dtype=torch.float64).max()) / fmt.step
+        if not largest * row <= 2.0**bits:
+            return False
+    return True
 
 
 def keeps_bits(
