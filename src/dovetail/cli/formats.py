@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,8 @@ __all__ = ["formats"]
 _EXAMPLES = (
     "float32", "float16", "bfloat16", "fixed(16,8)", "fixed(8,4)", "fixed(8,auto)", "ufixed(8,4)", "int(8)", "int(4)",
     "minifloat_ieee(8,4,7)", "minifloat_denorm(8,4,7)", "E4M3FN", "E5M2", "E3M2FN", "E2M3FN", "E2M1FN", "mxint8",
-    "mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4", "nvfp4", "log(8,7)", "binary", "ternary",
+    "mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e3m2", "mxfp6_e2m3", "mxfp4", "nvfp4", "block_fp(8,8,127)",
+    "block_minifloat(8,4,8)", "block_log(4,8)", "log(8,63)", "binary", "binary(zero_one)", "ternary(mean)",
 )  # fmt: skip
 _LISTED = 256
 
@@ -64,7 +66,7 @@ def _list(as_json: bool) -> None:
         print_json({"formats": facts, "names": list(FORMATS)})
         return
     heads = ("name", "bits", "element_bits", "minimum", "maximum", "step", "block_size", "calibrated")
-    rows = tuple(tuple(str(fact[head]) for head in heads) for fact in facts)
+    rows = tuple(tuple("from data" if fact[head] is None else str(fact[head]) for head in heads) for fact in facts)
     print_table(Table(title="Number formats", columns=heads, rows=rows, numeric=heads[1:-1]))
     click.echo(f"Names: {', '.join(FORMATS)}. docs/formats.md has their arguments.")
 
@@ -72,12 +74,8 @@ def _list(as_json: bool) -> None:
 def _facts(fmt: Format) -> dict[str, Any]:
     def known(read: str) -> Any:
         """A derived fact; None where it follows from data that the format has not seen."""
-        from dovetail.errors import FormatError
-
-        try:
-            return getattr(fmt, read)
-        except FormatError:
-            return None
+        value = getattr(fmt, read)
+        return None if isinstance(value, float) and math.isnan(value) else value
 
     return {
         "name": str(fmt),

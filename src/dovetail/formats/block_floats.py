@@ -102,7 +102,7 @@ class BlockFloat(Format):
         shift = 1 - magnitude_bits
         scale = _scale(x, dims, ceiling, low - magnitude_bits, high - magnitude_bits, shift)
         largest = 2.0**magnitude_bits - 1
-        integers = FixedKernel(-largest, largest, 1.0)(x * scale.reciprocal())
+        integers = FixedKernel(-largest, largest, 1.0)(x * scale.reciprocal(), out)
         return torch.mul(integers, scale, out=out)
 
     @property
@@ -187,7 +187,7 @@ class BlockMinifloat(Format):
     def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float, out: Tensor | None) -> Tensor:
         low, high = _bias_range(self.exponent_bias_width)
         scale = _scale(x, dims, ceiling, low, high, -self._kernel.grid.emax)
-        return torch.mul(self._kernel(x * scale.reciprocal()), scale, out=out)
+        return torch.mul(self._kernel(x * scale.reciprocal(), out), scale, out=out)
 
     @property
     def _kernel(self) -> FloatKernel:
@@ -264,7 +264,7 @@ class BlockLogarithmic(Format):
     def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float, out: Tensor | None) -> Tensor:
         low, high = _bias_range(self.exponent_bias_width)
         scale = _scale(x, dims, ceiling, low, high, -self._kernel.emax, nearest=True)
-        return torch.mul(self._kernel(x * scale.reciprocal()), scale, out=out)
+        return torch.mul(self._kernel(x * scale.reciprocal(), out), scale, out=out)
 
     @property
     def _kernel(self) -> LogKernel:

@@ -27,7 +27,7 @@ BlockKernel = Callable[[Tensor, tuple[int, ...], float, Tensor | None], Tensor]
 The ceiling is the largest number the result's dtype holds: scales must not exceed what it can carry.
 """
 
-_PIECE = 1 << 17
+_PIECE = 1 << 18
 
 
 @final

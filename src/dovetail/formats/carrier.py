@@ -17,8 +17,8 @@ from dovetail.errors import FormatError
 
 __all__ = ["PIECE", "Kernel", "is_worth_splitting", "keep_nan", "limit", "precision", "round_elements", "work_dtype"]
 
-PIECE = 1 << 17
-"""Elements rounded at a time: 512 KiB of float32. Smaller pieces fit nearer caches, but every call has its price."""
+PIECE = 1 << 18
+"""Elements rounded at a time: 1 MiB of float32. Smaller pieces fit nearer caches, but every call has its price."""
 
 _PRECISION = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
 

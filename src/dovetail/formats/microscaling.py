@@ -114,7 +114,7 @@ class Microscaling(Format):
         amax = largest_magnitude(x, dims, ceiling)
         emax, element = self._element
         scale = power_of_two_below(amax, _SCALE_LOW + emax, _SCALE_HIGH + emax).mul_(2.0**-emax)
-        return torch.mul(element(x * scale.reciprocal()), scale, out=out)
+        return torch.mul(element(x * scale.reciprocal(), out), scale, out=out)
 
     @property
     def _element(self) -> tuple[int, Kernel]:

@@ -110,7 +110,7 @@ class NVFP4(Format):
         block_scale = FloatKernel(_SCALE, _SCALE.maximum)(amax.div_(_ELEMENT.maximum * self.scale))
         scale = block_scale.mul_(self.scale)
         divisor = scale.clamp(min=torch.finfo(scale.dtype).smallest_normal)  # a zero scale makes zeros, not NaN
-        elements = FloatKernel(_ELEMENT, _ELEMENT.maximum, signs_zero=False)(x / divisor)
+        elements = FloatKernel(_ELEMENT, _ELEMENT.maximum, signs_zero=False)(x / divisor, out)
         return torch.mul(elements, scale, out=out)
 
     def __str__(self) -> str:
