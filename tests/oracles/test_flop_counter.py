@@ -135,10 +135,10 @@ def llama():
     )
 
 
-QUICK = [resnet, se_resnet, bert]
+QUICK = [resnet]
 SLOW = [
-    *(resnet_bottleneck, densenet, vgg, mobilenet_v2, shufflenet_v2, efficientnet),
-    *(vit, convnext, opt, llama),
+    *(resnet_bottleneck, se_resnet, densenet, vgg, mobilenet_v2, shufflenet_v2, efficientnet),
+    *(vit, convnext, bert, opt, llama),
 ]
 ARCHITECTURES = [*QUICK, *(pytest.param(build, marks=pytest.mark.slow) for build in SLOW)]
 
@@ -164,8 +164,9 @@ def test_matmul_flops_and_parameters_equal_what_pytorch_counts(build):
 
 
 def test_matmul_flops_follow_the_batch():
-    model, x = resnet()
-    graph = trace(model.eval(), (x,))
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(16, 2))
+    x = torch.randn(2, 3, 4, 4)
+    graph = trace(model, (x,))
     wider = torch.cat([x, x, x[:1]])
     assert CostModel(graph, batch=5).price(Plan(), ["flops_matmul"])["flops_matmul"].value == counted(model, wider)
 
