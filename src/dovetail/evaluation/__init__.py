@@ -7,6 +7,7 @@ from dovetail.evaluation.calibration import CALIBRATION_SAMPLES, Calibration
 from dovetail.evaluation.memory import default_budget, free_memory
 from dovetail.evaluation.metrics import METRICS, Metric, MetricSet
 from dovetail.evaluation.ptq import PtqEvaluator
+from dovetail.evaluation.racing import RacingEvaluator
 from dovetail.evaluation.reference import ReferenceEvaluator
 from dovetail.evaluation.score import Measured, Outcome, Score
 
@@ -20,6 +21,7 @@ __all__ = [
     "MetricSet",
     "Outcome",
     "PtqEvaluator",
+    "RacingEvaluator",
     "ReferenceEvaluator",
     "Score",
     "default_budget",
