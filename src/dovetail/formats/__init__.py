@@ -22,6 +22,7 @@ from dovetail.formats.fixed import FixedPoint
 from dovetail.formats.float32 import FLOAT32, Float32
 from dovetail.formats.integer import Integer, ScaledInteger
 from dovetail.formats.logarithmic import Logarithmic
+from dovetail.formats.lsq import LearnedStep
 from dovetail.formats.microscaling import Microscaling
 from dovetail.formats.minifloat import NAMED_FLOATS, HalfFloat, Minifloat, NamedFloat
 from dovetail.formats.nvfp4 import NVFP4
@@ -60,6 +61,7 @@ __all__ = [
     "Format",
     "HalfFloat",
     "Integer",
+    "LearnedStep",
     "Logarithmic",
     "Microscaling",
     "Minifloat",
