@@ -103,6 +103,23 @@ class Attention(nn.Module):
         return self.fc((x + self.out(scores @ self.v(x))).mean(1))
 
 
+class Blocks(nn.Module):
+    """Channels cut into equal blocks: grouped and multiplying depthwise convolution, channel shuffle, a gated half."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.grouped = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1, groups=4)
+        self.twice = nn.Conv2d(12, 24, 3, padding=1, groups=12)
+        self.up, self.down = nn.Linear(24, 10), nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.grouped(F.relu(self.conv(x))))
+        b, c, h, w = x.shape
+        x = x.view(b, 2, c // 2, h, w).transpose(1, 2).reshape(b, c, h, w)
+        value, gate = self.up(torch.tanh(self.twice(x)).mean((2, 3))).chunk(2, dim=1)
+        return self.down(value * torch.sigmoid(gate))
+
+
 class Tied(nn.Module):
     """The same weights twice: one shared module, one tied parameter."""
 
@@ -130,6 +147,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "padded": (Padded, (4, 3, 8, 8)),
     "normed": (Normed, (4, 3, 4, 4)),
     "attention": (Attention, (4, 5, 6)),
+    "blocks": (Blocks, (4, 3, 4, 4)),
     "tied": (Tied, (4, 5)),
 }
 

@@ -17,7 +17,8 @@ from dovetail.transforms.propagate import find_channels
 
 def plan_for(graph, factor: float) -> Plan:
     free = [group for group in graph.groups if group.frozen is None]
-    return Plan.of(widths={group.name: max(2, int(group.base * factor) // 2 * 2) for group in free})
+    step = {group.name: max(2, group.multiple_of) for group in free}
+    return Plan.of(widths={n: max(m, int(graph.group(n).base * factor) // m * m) for n, m in step.items()})
 
 
 def test_layouts_of_a_flattened_residual_network(nets) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dovetail.errors import UnknownSiteError
+from dovetail.errors import FormatError, UnknownSiteError
 from dovetail.formats import Format, fake_quantise, parse
 from dovetail.graph import Call, trace
 from dovetail.plan import Plan, Site, SiteKind
@@ -217,6 +217,22 @@ def test_an_unknown_site_is_an_error(nets) -> None:
     graph, model, _ = nets("three-linear")
     with pytest.raises(UnknownSiteError, match="weight"):
         quantise(graph, model, Plan.of({Site("1", WEIGHT): Q8}))
+
+
+def test_a_format_with_a_scale_from_data_is_calibrated_on_the_weight_it_is_for(nets) -> None:
+    graph, model, (x,) = nets("three-linear")
+    auto = parse("int(8)")
+    assert auto.needs_calibration
+    by_hand = copy.deepcopy(model)
+    with torch.no_grad():
+        by_hand[4].weight.copy_(auto.calibrate(by_hand[4].weight).quantise(by_hand[4].weight))
+    assert torch.equal(quantise(graph, model, Plan.of({Site("4", WEIGHT): auto}))(x), by_hand(x))
+
+
+def test_an_uncalibrated_format_for_an_activation_is_an_error(nets) -> None:
+    graph, model, _ = nets("three-linear")
+    with pytest.raises(FormatError, match="4:data_in.*calibrated on data"):
+        quantise(graph, model, Plan.of({Site("4", DATA): parse("int(8)")}))
 
 
 def test_a_call_that_training_does_not_make_is_warned_of() -> None:

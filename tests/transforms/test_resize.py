@@ -90,7 +90,7 @@ def test_a_resized_model_can_be_resized_back(nets) -> None:
 
 def test_the_graph_computes_the_resized_model(net) -> None:
     graph, model, inputs = net
-    plan = Plan.of(widths={g.name: g.base + 2 for g in graph.groups if g.frozen is None})
+    plan = Plan.of(widths={g.name: g.base + 2 * g.multiple_of for g in graph.groups if g.frozen is None})
     resized = resize(graph, model, plan)
     tensors = {**dict(resized.named_parameters()), **dict(resized.named_buffers())}
     with torch.no_grad():

@@ -50,12 +50,8 @@ def group_norm(state: State, op: Operands) -> Value:
 
 
 def pool(state: State, op: Operands) -> Value | list[Value]:
-    """Over the last dimensions; the channels stay."""
-    kept = (
-        sum(1 for a, b in zip(op.x.dims, op.shape, strict=True) if state.resolve(a).size == b) if not op.shapes else 0
-    )
-    count = next((int(c) for c in op.function if c.isdigit()), None)
-    spatial = count if count is not None else len(op.shape) - kept
+    """Over the last dimensions, as many as the operation's name says; the channels stay."""
+    spatial = next(int(c) for c in op.function if c.isdigit())
     shapes = op.shapes or (op.shape,)
     found = [
         Value.of([*op.x.dims[: len(shape) - spatial], *fresh(state, op, shape, f".{i}").dims[len(shape) - spatial :]])
