@@ -149,13 +149,13 @@ class CallMode(TorchFunctionMode):
             ]
             self._depth = 0
         self._depth += 1
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        super().__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         self._depth -= 1
         if self._depth == 0:
             for handle in self._handles:
@@ -197,13 +197,14 @@ class CallMode(TorchFunctionMode):
         Its first statement asks `has_torch_function`, which is true under a mode and would hand the call back to us for
         ever.
         """
-        ask = F.has_torch_function
-        F.has_torch_function = _never  # type: ignore[assignment]
+        functional: Any = F
+        ask = functional.has_torch_function
+        functional.has_torch_function = _never
         try:
             with self:
                 return function(*args, **kwargs)
         finally:
-            F.has_torch_function = ask  # type: ignore[assignment]
+            functional.has_torch_function = ask
 
 
 def _never(_arguments: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,7 +151,8 @@ def symbolic_export(
     if constant:
         shapes = pytree.tree_map(lambda dim: Dim.STATIC if dim is Dim.AUTO else dim, shapes)
     # Without duck shaping, equal sizes are not the same size.
-    with fx_config.patch(use_duck_shape=False), preserve_node_meta(), torch.no_grad():
+    duck_shaping_off = fx_config.patch(use_duck_shape=False)  # type: ignore[attr-defined]
+    with duck_shaping_off, preserve_node_meta(), torch.no_grad():
         functional = Functional(model, heads)
         program = export(functional, (tensors, sizes, inputs, dict(kwargs)), dynamic_shapes=shapes, strict=False)
     environment = _environment(program)
@@ -192,8 +193,8 @@ def _environment(program: ExportedProgram) -> ShapeEnv:
 
 
 def _shape_environment(tensors: dict[str, Tensor]) -> ShapeEnv | None:
-    sizes = (size for t in tensors.values() for size in t.shape if isinstance(size, torch.SymInt))
-    first = next(sizes, None)
+    sizes: Iterator[Any] = (size for t in tensors.values() for size in t.shape)
+    first = next((size for size in sizes if isinstance(size, torch.SymInt)), None)
     return first.node.shape_env if first is not None else None
 
 

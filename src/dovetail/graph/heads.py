@@ -77,8 +77,9 @@ def _projections(module: nn.Module) -> Iterator[torch.Tensor]:
 def _number(module: nn.Module, names: tuple[str, ...]) -> int | None:
     for source in (module, getattr(module, "config", None)):
         for name in names:
-            if _is_size(value := getattr(source, name, None)):
-                return int(value)
+            value = getattr(source, name, None)
+            if isinstance(value, int) and _is_size(value):
+                return value
     return None
 
 

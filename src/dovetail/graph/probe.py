@@ -1,7 +1,6 @@
 """Probe width groups: run the graph with other widths on tensors without memory, and require what the shapes promise.
 
-A symbol can look free and not be: an operator may need two widths to be equal, or one to be even, without saying so in a
-shape.
+A symbol can look free and not be: an operator may need two widths to be equal, or one to be even, and no shape says so.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ def fake_run(flat: Flat, widths: Mapping[sympy.Symbol, int]) -> str | None:
             else:
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), environment.__getitem__)
                 try:
-                    environment[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+                    environment[node] = node.target(*args, **kwargs)
                 except Exception as error:  # whatever an operator raises is why the widths do not fit it
                     return f"{node.name}: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
                 result = environment[node]

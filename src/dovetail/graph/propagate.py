@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -344,7 +345,7 @@ class _Follower:
 
     def _visit_chunk(self, node: fx.Node, named: dict[str, Any]) -> list[Dims]:
         x, dim = self._dims(named["self"]), named.get("dim", 0)
-        parts = {u.args[1]: u for u in node.users if u.target.__name__ == "getitem"}  # type: ignore[union-attr]
+        parts = _taken(node)
         offset, results = sympy.Integer(0), list[Dims]()
         for index in range(max(parts, default=-1) + 1):
             user = parts.get(index)
@@ -372,13 +373,13 @@ class _Follower:
     def _visit_unbind(self, node: fx.Node, named: dict[str, Any]) -> list[Dims]:
         x = list(self._dims(named["self"]))
         x.pop(named.get("dim", 0))
-        return [x] * (1 + max((u.args[1] for u in node.users if len(u.args) > 1), default=0))  # type: ignore[type-var,operator]
+        return [x] * (1 + max(_taken(node), default=0))
 
     def _visit_getitem(self, node: fx.Node, named: dict[str, Any]) -> Dims:
         source, index = node.args
         value = self.values[source]  # type: ignore[index]
         if value and not isinstance(value[0], Layout):
-            return value[index]  # type: ignore[index,return-value]
+            return value[index]  # type: ignore[index]
         return self._dims(source)
 
     def _visit_cat(self, node: fx.Node, named: dict[str, Any]) -> Dims:
@@ -457,6 +458,11 @@ class _Follower:
                     if self.axes.symbols(layout) - {s for size in shape for s in size.free_symbols}:
                         self._blame(layout, self._lost(node))
         return [layout or f for layout, f in zip(result, self._fresh(node), strict=True)]
+
+
+def _taken(node: fx.Node) -> dict[int, fx.Node]:
+    """The nodes that take members of what a node gives, by their number."""
+    return {int(u.args[1]): u for u in node.users if u.target is operator.getitem and isinstance(u.args[1], int)}
 
 
 def _named(node: fx.Node) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def _view(args: tuple[Any, ...], heads: Sequence[tuple[Size, Size]]) -> tuple[An
     """A view of the last dimension as heads makes it the product of their number and width."""
     x, *sizes = args
     sizes = list(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
-    if len(sizes) < 2 or not isinstance(x, Tensor) or not isinstance(x.shape[-1], torch.SymInt):
+    if len(sizes) < 2 or not isinstance(x, Tensor) or not _is_symbolic(x.shape[-1]):
         return args
     total = hint(x.shape[-1])
     for number, width in heads:
@@ -83,8 +83,12 @@ def _view(args: tuple[Any, ...], heads: Sequence[tuple[Size, Size]]) -> tuple[An
             return (x, (*sizes[:-2], number, width))
     for count in range(2, min(4, len(sizes)) + 1):
         tail = sizes[-count:]
-        symbolic = any(isinstance(size, torch.SymInt) for size in tail)
+        symbolic = any(_is_symbolic(size) for size in tail)
         if symbolic and all(hint(size) > 0 for size in tail) and math.prod(hint(size) for size in tail) == total:
             unify(x.shape[-1], math.prod(tail))
             return args
     return args
+
+
+def _is_symbolic(size: object) -> bool:
+    return isinstance(size, torch.SymInt)

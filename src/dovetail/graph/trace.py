@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from dovetail.graph.attributes import read_attributes
+from dovetail.graph.cache import graph_key, load_graph, save_graph
 from dovetail.graph.collect import find_widths, public, read_groups
 from dovetail.graph.divide import divide
 from dovetail.graph.export import Exported, shadow, symbolic_export
@@ -25,7 +28,14 @@ __all__ = ["trace"]
 logger = logging.getLogger("dovetail")
 
 
-def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> Graph:
+def trace(
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    cache: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Graph:
     """The graph of a model in eval mode. The model is read, never changed.
 
     Args:
@@ -33,6 +43,8 @@ def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] |
             counts.
         inputs: example inputs, as the model takes them; the first dimension of each tensor is the batch.
         kwargs: example keyword inputs.
+        cache: folder of graphs exported before (`dovetail.graph.default_folder()`), or None to export anew.
+        progress: told what is being done, once it has taken a second.
 
     Raises:
         TraceError: The model cannot be exported; the message names the line at fault and what to change.
@@ -43,12 +55,32 @@ def trace(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any] |
         >>> [(group.name, group.base, group.frozen) for group in graph.groups]
         [('0', 8, None), ('2', 2, "its channels are the model's output")]
     """
-    copied = shadow(model)
-    examples, keywords = (
-        batched(tuple(inputs)),
-        dict(zip(kwargs or {}, batched(tuple((kwargs or {}).values())), strict=True)),
-    )
-    return read_graph(copied, exported_or_explained(model, copied, examples, keywords))
+    keywords = dict(kwargs or {})
+    key = graph_key(model, tuple(inputs), keywords) if cache is not None else ""
+    if cache is not None and (known := load_graph(cache, key)) is not None:
+        return known
+    with _told(progress, f"exporting the graph of {type(model).__name__}"):
+        copied = shadow(model)
+        examples = batched((*inputs, *keywords.values()))
+        keywords = dict(zip(keywords, examples[len(inputs) :], strict=True))
+        graph = read_graph(copied, exported_or_explained(model, copied, examples[: len(inputs)], keywords))
+    if cache is not None:
+        save_graph(cache, key, graph)
+    return graph
+
+
+@contextmanager
+def _told(progress: Callable[[str], None] | None, text: str) -> Iterator[None]:
+    if progress is None:
+        yield
+        return
+    timer = threading.Timer(1.0, progress, (text,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def exported_or_explained(
