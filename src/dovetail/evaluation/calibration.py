@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import nn
 
@@ -9,7 +11,7 @@ from dovetail.data import Split
 from dovetail.evaluation.cache import ValueCache
 from dovetail.evaluation.interpreter import Interpreter
 from dovetail.evaluation.numbering import Numbering
-from dovetail.evaluation.program import compile_program
+from dovetail.evaluation.program import Program, compile_program
 from dovetail.evaluation.sizing import default_batch_size, pieces
 from dovetail.evaluation.tensors import ModelTensors, Widths
 from dovetail.formats import Format
@@ -40,13 +42,23 @@ class Calibration:
     """
 
     def __init__(self, graph: Graph, model: nn.Module, split: Split, *, weights: Weights, seed: int) -> None:
+        self._graph, self._model, self._weights, self._seed = graph, model, weights, seed
         self._split = split.take(CALIBRATION_SAMPLES)
-        device = self._split.targets.device
-        self._program = compile_program(graph, device)
-        self._numbering = Numbering(self._program)
-        self._tensors = ModelTensors(graph, model, self._program, self._numbering, weights=weights, seed=seed)
-        self._batch_size = default_batch_size(self._program, len(self._split), device)
         self._found: dict[tuple[Widths, Wanted], Statistics] = {}
+
+    @cached_property
+    def _program(self) -> Program:
+        return compile_program(self._graph, self._split.targets.device)
+
+    @cached_property
+    def _numbering(self) -> Numbering:
+        return Numbering(self._program)
+
+    @cached_property
+    def _tensors(self) -> ModelTensors:
+        return ModelTensors(
+            self._graph, self._model, self._program, self._numbering, weights=self._weights, seed=self._seed
+        )
 
     def resolve(self, plan: Plan) -> Plan:
         """The plan with every activation's format concrete.
@@ -81,7 +93,8 @@ class Calibration:
         self._numbering.begin()
         numbers = self._numbering.number(no_formats, given + inputs, 0)
         order = sorted({numbers[slot] for its in slots.values() for slot in its})
-        for part in pieces(len(self._split), self._batch_size):
+        batch_size = default_batch_size(self._program, len(self._split), self._split.targets.device)
+        for part in pieces(len(self._split), batch_size):
             data = {number: x[part] for (_, number), x in zip(inputs, self._split.inputs, strict=True)}
             values = interpreter.values(order, numbers, no_formats, {**self._tensors.values(widths), **data}, 0, 0)
             by_number = dict(zip(order, values, strict=True))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import sympy
 import torch
 from torch import Tensor, fx
 
@@ -30,6 +31,34 @@ _ALLOCATING = frozenset(
     neg sym_size embedding""".split()  # noqa: SIM905 - a table of names reads better as one
 )
 
+
+def _add_in_place(x: Tensor, y: Any, **kwargs: Any) -> Tensor:
+    """`x + y`, in x where the result has x's shape, dtype and layout."""
+    if isinstance(y, Tensor) and (x.shape, x.stride(), x.dtype) == (y.shape, y.stride(), y.dtype):
+        return x.add_(y, **kwargs)
+    return torch.add(x, y, **kwargs)
+
+
+def _batch_norm_in_place(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    """Batch norm with given statistics, in x on CPUs: there the operator runs this very kernel."""
+    arguments = (x, weight, bias, mean, variance, training, momentum, eps)
+    if training or mean is None or x.device.type != "cpu":
+        return torch.batch_norm(*arguments, cudnn_enabled)
+    nothing = x.new_empty(0)
+    torch.ops.aten.native_batch_norm.out(*arguments, out=x, save_mean=nothing, save_invstd=nothing)
+    return x
+
+
 # The same operator writing into its first operand, to the bit the same result.
 _IN_PLACE: Mapping[Any, Any] = {
     torch.ops.aten.relu.default: torch.ops.aten.relu_.default,
@@ -40,6 +69,8 @@ _IN_PLACE: Mapping[Any, Any] = {
     torch.ops.aten.hardswish.default: torch.ops.aten.hardswish_.default,
     torch.ops.aten.hardtanh.default: torch.ops.aten.hardtanh_.default,
     torch.ops.aten.leaky_relu.default: torch.ops.aten.leaky_relu_.default,
+    torch.ops.aten.add.Tensor: _add_in_place,
+    torch.ops.aten.batch_norm.default: _batch_norm_in_place,
 }
 
 
@@ -276,11 +307,20 @@ class _Compiler:
         shape = self.graph.shapes.get(draft.node.name)
         if shape is None or (draft.site < 0 and not _allocates(draft.node)):
             return 0.0
-        bindings = {**self.graph.bindings, self.graph.batch: 1}
         count = 1.0
         for size in shape:
-            count *= float(size.subs(bindings))
+            count *= self._size(size)
         return count * self.graph.dtypes[draft.node.name].itemsize
+
+    def _size(self, size: sympy.Expr) -> float:
+        """A size for one sample; most are numbers or plain symbols, for which sympy's substitution is slow."""
+        if size.is_Integer:
+            return float(size)
+        if size == self.graph.batch:
+            return 1.0
+        if size.is_Symbol:
+            return float(self.graph.bindings[size])
+        return float(size.subs({**self.graph.bindings, self.graph.batch: 1}))
 
 
 def _allocates(node: fx.Node) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dovetail.data import Split
 from dovetail.errors import DovetailError, EvaluationError
 from dovetail.evaluation.cache import CacheStatistics, ValueCache
-from dovetail.evaluation.calibration import Calibration
+from dovetail.evaluation.calibration import CALIBRATION_SAMPLES, Calibration
 from dovetail.evaluation.interpreter import Interpreter
 from dovetail.evaluation.memory import default_budget
 from dovetail.evaluation.metrics import MetricSet, Values
@@ -71,9 +71,8 @@ class PtqEvaluator:
     """Scores plans on a split: quantise, resize, run, without training.
 
     A memoised interpreter over the graph. Each value is known by the decisions it depends on (`Numbering`); plans are
-    ordered so that neighbours share most; a value is computed once and held, in a cache with a byte budget, until the
-    last plan that needs it; memory that nobody needs any more is overwritten in place. Scores are, to the bit, those of
-    `ReferenceEvaluator`.
+    ordered so that neighbours share most; a value is computed once and held, within a byte budget, until the last plan
+    that needs it; then its memory is overwritten in place. Scores are, to the bit, those of `ReferenceEvaluator`.
 
     Data goes through in batches. Where the values that plans share fit the budget for all samples, each plan runs to
     its end before the next; otherwise growing chunks of plans go through batch after batch.
@@ -124,7 +123,11 @@ class PtqEvaluator:
         self._places: dict[tuple[Site, Format], tuple[int, int]] = {}
         self._stackable: dict[tuple[int, ...], bool] = {}
         self._calibration = Calibration(
-            graph, own, place(calibration or split, own, self._device), weights=weights, seed=seed
+            graph,
+            own,
+            place((calibration or split).take(CALIBRATION_SAMPLES), own, self._device),
+            weights=weights,
+            seed=seed,
         )
         self._model, self._weights, self._seed = own, weights, seed
         self._start_anew()

@@ -12,7 +12,7 @@ from torch import nn
 
 from dovetail.data import Split
 from dovetail.errors import DovetailError, EvaluationError
-from dovetail.evaluation.calibration import Calibration
+from dovetail.evaluation.calibration import CALIBRATION_SAMPLES, Calibration
 from dovetail.evaluation.metrics import MetricSet
 from dovetail.evaluation.program import compile_program
 from dovetail.evaluation.score import Outcome, Score
@@ -53,7 +53,11 @@ class ReferenceEvaluator:
         program = compile_program(graph, device)
         self._batch_size = batch_size or default_batch_size(program, len(split), self._device)
         self._calibration = Calibration(
-            graph, self._model, place(calibration or split, self._model, self._device), weights=weights, seed=seed
+            graph,
+            self._model,
+            place((calibration or split).take(CALIBRATION_SAMPLES), self._model, self._device),
+            weights=weights,
+            seed=seed,
         )
 
     def evaluate(self, plans: Sequence[Plan]) -> Iterator[Outcome]:
