@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from dovetail import api
 from dovetail.config import (
     DataConfig,
+    EvaluationConfig,
     MetricConfig,
     ModelConfig,
     PrecisionRule,
@@ -147,3 +149,23 @@ def test_a_weighted_sum_goes_the_way_it_is_told(direction: str | None, expected:
     session = Session(RunConfig(model=ModelConfig(module=network()), data=DataConfig(dataset=points()), search=search))
     values = {"accuracy": 0.7, "loss": 2.0}
     assert sum(o.sign * o.scale * values[o.name] for o in session.objectives) == pytest.approx(expected)
+
+
+def test_a_race_says_on_how_many_samples_each_trial_stands(tmp_path: Path) -> None:
+    racing = dataclasses.replace(
+        config(),
+        evaluation=EvaluationConfig(split="train", racing_confidence=0.9),
+        data=DataConfig(dataset=points(), validation_fraction=0.1, test_fraction=0.1),
+    )
+    whole = Session(racing).split
+    result = api.search(racing, out=tmp_path / "run")
+    scores = [t.score for t in result.run.trials if t.score is not None]
+    assert len(scores) == 8
+    assert all(score.samples <= len(whole) for score in scores)
+    assert any(score.samples == len(whole) for score in scores)
+
+
+def test_a_race_of_trained_candidates_is_refused(tmp_path: Path) -> None:
+    racing = dataclasses.replace(config(), evaluation=EvaluationConfig(protocol="train", racing_confidence=0.9))
+    with pytest.raises(ConfigError, match=r"evaluation\.racing_confidence: needs protocol"):
+        api.search(racing, out=tmp_path / "run")

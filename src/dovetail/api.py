@@ -35,7 +35,7 @@ from dovetail.report import RunFiles, write_atomically, write_results
 from dovetail.runs import continue_run
 from dovetail.search.best import Best, find_best, find_front
 from dovetail.search.certificate import Certificate, certify, count_wanted
-from dovetail.search.run import BATCH, Progress, SearchRun, run_search
+from dovetail.search.run import Progress, SearchRun, run_search
 from dovetail.search.space import Space
 from dovetail.search.strategies import make_strategy
 from dovetail.session import Session
@@ -46,9 +46,6 @@ __all__ = ["SearchResult", "Trained", "Transformed", "load", "search", "train", 
 
 DEFAULT_TRIALS = 100
 """Trials of a strategy that could go on for ever, where the config says nothing."""
-
-BULK = frozenset({"brute-force", "grid", "random", "qmc"})
-"""Strategies that do not learn from what they are told, and so are asked for many plans at once."""
 
 _BYTES_PER_TRIAL = 400  # of the study's file, a plan's bits per sample apart
 
@@ -134,7 +131,7 @@ def search(
                 store=writer.put,
                 measure=session.measure if session.measures_latency else None,
                 seed_of=session.seed_of,
-                batch=BATCH if config.search.strategy in BULK else 1,
+                batch=session.batch,
                 total=total,
                 on_progress=on_progress,
             )

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from dovetail.costs import COSTS, CostModel, measure_latency
 from dovetail.data import Dataset, Split
 from dovetail.errors import ConfigError, FormatError, unknown_name
-from dovetail.evaluation import METRICS, Calibration, Outcome, PtqEvaluator
+from dovetail.evaluation import METRICS, Calibration, Outcome, PtqEvaluator, RacingEvaluator, default_budget
+from dovetail.evaluation.racing import sample_sizes
 from dovetail.evaluation.sizing import place
 from dovetail.evaluation.train_evaluator import TrainEvaluator, plan_seed
 from dovetail.formats import Format, parse
@@ -32,7 +33,7 @@ from dovetail.models import load_model_and_data
 from dovetail.objective import Constraint, Objective
 from dovetail.plan import Plan
 from dovetail.search.problem import Problem
-from dovetail.search.run import Evaluates
+from dovetail.search.run import BATCH, Evaluates
 from dovetail.search.space import Decision, PrecisionRule, Rows, Space, WidthRule, build_space
 from dovetail.settings import MetricConfig, RunConfig
 from dovetail.study import DecisionRecord, StudyHeader
@@ -55,7 +56,13 @@ _VOLATILE = (
 )
 """Keys that may differ between runs of one search: they say how far and where it runs, not what its trials are."""
 
+_BULK = frozenset({"brute-force", "grid", "random", "qmc"})
+"""Strategies that do not learn from what they are told, and so are asked for many plans at once."""
+
 _EXAMPLE_BATCH = 2
+
+_RACE_FIRST, _RACE_GROWTH = 256, 4
+"""Samples of a race's first round, and how many times more each next one has."""
 
 _SHARED = ("device", "_loaded", "graph", "own_model")
 """What a session of another configuration may share: it follows from the model and the data alone."""
@@ -269,10 +276,14 @@ class Session:
         return self.built(plan)
 
     @cached_property
-    def _scorer(self) -> PtqEvaluator | TrainEvaluator:
+    def _scorer(self) -> PtqEvaluator | TrainEvaluator | RacingEvaluator:
         evaluation = self.config.evaluation
         self._on_stage(f"preparing {len(self.split):,} samples of the {evaluation.split} split")
         if evaluation.protocol == "train":
+            if evaluation.racing_confidence is not None:
+                raise ConfigError(
+                    'evaluation.racing_confidence: needs protocol = "ptq"; train.halving stops training early.'
+                )
             return TrainEvaluator(
                 self.graph,
                 self.model,
@@ -285,23 +296,56 @@ class Session:
                 weights=evaluation.weights,
                 seed=self.config.search.seed,
                 device=self.device,
+                workers=self.config.workers,
             )
+        if evaluation.racing_confidence is None:
+            return self._ptq(len(self.split), self._memory_budget)
+        sizes = sample_sizes(len(self.split), _RACE_FIRST, _RACE_GROWTH)
+        return RacingEvaluator(
+            lambda samples: self._ptq(samples, self._memory_budget // len(sizes)),
+            len(self.split),
+            self._signed_costs,
+            confidence=evaluation.racing_confidence,
+            first=_RACE_FIRST,
+            growth=_RACE_GROWTH,
+        )
+
+    @property
+    def _memory_budget(self) -> int:
+        memory = self.config.evaluation.memory_bytes
+        return default_budget(self.device) if memory is None else memory
+
+    def _ptq(self, samples: int, memory_budget: int) -> PtqEvaluator:
+        """What scores plans without training on the first so many samples."""
         return PtqEvaluator(
             self.graph,
             self.model,
-            self.split,
+            self.split.take(samples),
             self.quality_names,
             device=self.device,
-            memory_budget=evaluation.memory_bytes,
-            weights=evaluation.weights,
+            memory_budget=memory_budget,
+            weights=self.config.evaluation.weights,
             seed=self.config.search.seed,
             calibration=self.dataset.train,
         )
 
+    def _signed_costs(self, plans: Sequence[Plan]) -> NDArray[np.float64]:
+        """Cost objectives of plans [plans, costs], those to be maximised negated."""
+        costs = [o for o in self.objectives if o.is_cost]
+        prices = [self.costs.price(plan, [o.name for o in costs]) for plan in plans]
+        return np.array([[-o.sign * price[o.name].value for o in costs] for price in prices]).reshape(len(plans), -1)
+
     @property
     def evaluator(self) -> Evaluates:
         """What scores plans, results as they come."""
-        return _AsTheyCome(self._scorer)
+        return _AsTheyCome(self._scorer) if isinstance(self._scorer, PtqEvaluator) else self._scorer
+
+    @property
+    def batch(self) -> int:
+        """Plans asked for at once: many of a strategy that does not learn, else as many as train side by side."""
+        if self.config.search.strategy in _BULK:
+            return BATCH
+        return self.config.workers if self.config.evaluation.protocol == "train" else 1
 
     def seed_of(self, plan: Plan) -> int:
         """What a plan's evaluation draws from: the search's seed, and where it is trained the plan."""
@@ -345,6 +389,7 @@ class Session:
         if self.config.evaluation.protocol == "ptq":
             table.pop("train", None)
         keys = {key: value for key, value in _flatten(table) if key not in _VOLATILE}
+        keys["search.batch"] = str(self.batch)  # what a strategy that learns has been told when it is asked
         keys["model.weights"] = _digest_model(self.model)
         keys["data.samples"] = _digest_tensors([*self.split.inputs, self.split.targets])
         decisions = [(d.name, d.labels) for d in self.space.decisions]
@@ -356,12 +401,10 @@ class Session:
 class _AsTheyCome:
     """An evaluator's outcomes in the order in which they come, so that none waits unrecorded for another."""
 
-    scorer: PtqEvaluator | TrainEvaluator
+    scorer: PtqEvaluator
 
     def evaluate(self, plans: Sequence[Plan]) -> Iterator[Outcome]:
-        if isinstance(self.scorer, PtqEvaluator):
-            return (outcome for _, outcome in self.scorer.evaluate_tagged(plans))
-        return self.scorer.evaluate(plans)
+        return (outcome for _, outcome in self.scorer.evaluate_tagged(plans))
 
 
 def versions() -> tuple[tuple[str, str], ...]:
