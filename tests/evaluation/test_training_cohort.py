@@ -136,7 +136,7 @@ def test_models_whose_code_forbids_it_are_not_stacked(models: list[nn.Module], r
 @pytest.mark.parametrize(("stacked", "workers"), [(False, 1), (False, 2), (True, 1), (True, 2)])
 def test_a_cohort_is_trained_as_one_by_one(stacked: bool, workers: int, dropout: float) -> None:
     shared = training(TrainConfig(epochs=2, learning_rate=1e-2, stacked=stacked))
-    models = [make_net(width, dropout) for width in (8, 3, 12, 8)]
+    models = [make_net(width, dropout) for width in (8, 3, 12, 8)]  # few and small enough for one stack
     state, cores = torch.random.get_rng_state(), torch.get_num_threads()
     found = train_cohort(models, shared, seeds=range(4), workers=workers)
     for one, alone in zip(found, one_by_one(models, shared), strict=True):
@@ -177,8 +177,11 @@ def test_small_models_share_a_class_and_large_ones_do_not() -> None:
     def sizes(width: int) -> list[list[int]]:
         return [[width, 16], [width], [5, width], [5]]
 
-    assert size_classes([sizes(8), sizes(16), sizes(12)], 32) == [[1, 2, 0]]
+    alike = size_classes([sizes(width) for width in (8, 16, 12, 9)], 32)
+    assert alike == [[1, 2, 3, 0]]
     assert size_classes([sizes(8), sizes(100_000)], 512) == [[1], [0]]
+    assert size_classes([sizes(100_000), sizes(90_000)], 512) == [[0], [1]]
     found = size_classes([sizes(8)] * 40, 32)
     assert sorted(i for members in found for i in members) == list(range(40))
     assert max(map(len, found)) == 16
+    assert size_classes([], 32) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,11 +27,13 @@ CANDIDATE_ERRORS = (DovetailError, RuntimeError, ValueError, ArithmeticError, Me
 MOST_STACKED = 16
 """Models in one stack: more gains little, and what they keep for the backward pass outgrows the caches."""
 
-OVERHEAD_FLOPS = 1.5e7
-"""What a training step costs beside its arithmetic (dispatch, Python), in FLOPs of that time: 0.5 ms at 30 GFLOP/s."""
-
-MOST_PADDING = 1.25
-"""A stack's arithmetic, padding included, over that of its models alone, overhead counted as arithmetic."""
+# What a training step takes, in FLOPs of that time (48 GFLOP/s), fitted to steps of jsc-three-linear at 5 widths, 5
+# stack heights and batches of 128 and 512 on one core of an AMD EPYC. A model alone: SINGLE_STEP + its arithmetic.
+SINGLE_STEP = 41e6
+# A stack: STACK_STEP + for each model (STACKED_MODEL + STACKED_WORK x the arithmetic of the padded model).
+STACK_STEP = 100e6
+STACKED_MODEL = 5e6
+STACKED_WORK = 1.45
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +132,7 @@ def train_cohort(
 
 
 def size_classes(sizes: Sequence[Sequence[Sequence[int]]], batch_size: int) -> list[list[int]]:
-    """Which models to stack: those whose padding to the largest costs less than the overhead that it saves.
+    """Which models to stack, so that a step of all takes least time: the models in order of size, cut into runs.
 
     Args:
         sizes: For each model the shapes of its parameters.
@@ -138,23 +141,32 @@ def size_classes(sizes: Sequence[Sequence[Sequence[int]]], batch_size: int) -> l
     Returns:
         Indices by class, the largest models first.
     """
-    overhead = OVERHEAD_FLOPS / (6 * batch_size)
-    elements = [sum(_product(shape) for shape in shapes) for shapes in sizes]
+    order = sorted(range(len(sizes)), key=lambda i: (-_elements(sizes[i]), i))
+    best: list[tuple[float, int]] = [(0.0, 0)]  # for the first so many models: least cost, start of the last run
+    for end in range(1, len(order) + 1):
+        runs = (
+            (best[start][0] + _step_cost([sizes[i] for i in order[start:end]], batch_size), start)
+            for start in range(max(0, end - MOST_STACKED), end)
+        )
+        best.append(min(runs))
     classes: list[list[int]] = []
-    largest: list[list[list[int]]] = []
-    for index in sorted(range(len(sizes)), key=lambda i: -elements[i]):
-        for members, shapes in zip(classes, largest, strict=True):
-            merged = [[max(a, b) for a, b in zip(s, t, strict=True)] for s, t in zip(shapes, sizes[index], strict=True)]
-            padded = (len(members) + 1) * sum(_product(shape) for shape in merged)
-            alone = sum(elements[i] + overhead for i in [*members, index])
-            if len(members) < MOST_STACKED and padded + overhead <= MOST_PADDING * alone - overhead * len(members):
-                members.append(index)
-                shapes[:] = merged
-                break
-        else:
-            classes.append([index])
-            largest.append([list(shape) for shape in sizes[index]])
+    end = len(order)
+    while end:
+        start = best[end][1]
+        classes.insert(0, order[start:end])
+        end = start
     return classes
+
+
+def _step_cost(sizes: Sequence[Sequence[Sequence[int]]], batch_size: int) -> float:
+    if len(sizes) == 1:
+        return SINGLE_STEP + 6 * batch_size * _elements(sizes[0])
+    padded = [[max(dims) for dims in zip(*shapes, strict=True)] for shapes in zip(*sizes, strict=True)]
+    return STACK_STEP + len(sizes) * (STACKED_MODEL + STACKED_WORK * 6 * batch_size * _elements(padded))
+
+
+def _elements(shapes: Sequence[Sequence[int]]) -> int:
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def _members(
@@ -284,10 +296,3 @@ def _workers(count: int) -> Iterator[Callable[[Sequence[_Member], int, Callable[
             yield run
     finally:
         torch.set_num_threads(cores)
-
-
-def _product(shape: Sequence[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
