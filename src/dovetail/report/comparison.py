@@ -69,8 +69,8 @@ def plot_comparison(comparison: Comparison, paths: Sequence[Path]) -> None:
         for strategy in comparison.strategies:
             curves = np.stack([getattr(comparison, name)(c) for c in comparison.curves if c.strategy == strategy])
             low, middle, high = np.percentile(curves, (25, 50, 75), axis=0)
-            (line,) = axes.plot(evaluations, middle, label=strategy, linewidth=1.6)
-            axes.fill_between(evaluations, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+            (line,) = axes.plot(evaluations, middle, label=strategy, linewidth=1.6, drawstyle="steps-post")
+            axes.fill_between(evaluations, low, high, step="post", color=line.get_color(), alpha=0.15, linewidth=0)
             lows.append(middle[min(len(middle) - 1, len(middle) // 20)])
         axes.set_xlabel("evaluations")
         axes.set_ylabel(label)
