@@ -113,7 +113,7 @@ class ParetoStrategy:
         candidates = np.flatnonzero(open_P)
         if not len(candidates):
             return None
-        mean_PQ, deviation_PQ = self._model.pool()
+        mean_PQ, deviation_PQ = self._model.pool() if self._problem.quality_objectives else self._model.at(pool.rows)
         scores = self._score(gain, mean_PQ[candidates], deviation_PQ[candidates], pool.costs[candidates])
         if pool.complete:
             top = int(np.argmax(scores))

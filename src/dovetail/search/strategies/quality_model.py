@@ -4,6 +4,7 @@ now and then."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +61,13 @@ class QualityModel:
 
     def values(self) -> Floats:
         """Qualities told [n, Q] as modelled: a failure counts as the worst seen, far outliers below are drawn in."""
-        worst = np.min([told for told in self._told if told is not None], axis=0)
-        values = np.array([worst if told is None else told for told in self._told]).reshape(len(self._told), -1)
+        known = [told for told in self._told if told is not None]
+        if not known:
+            return np.zeros((len(self._told), len(self._hyper)))
+        worst = np.min(known, axis=0)
+        values = np.array([worst if told is None else told for told in self._told]).reshape(
+            len(self._told), -1 if self._hyper else 0
+        )
         best, median = values.max(axis=0), np.median(values, axis=0)
         floor = np.where(best > median, best - OUTLIER * (best - median), -np.inf)
         return np.asarray(np.maximum(values, floor))
@@ -97,13 +103,16 @@ class QualityModel:
         self._believed = []
 
     def pool(self) -> tuple[Floats, Floats]:
-        """Means and deviations over the pool: [P, Q] each."""
-        moments = [posterior.pool() for posterior in self._posteriors]
-        return np.stack([m for m, _ in moments], axis=1).astype(float), np.stack(
-            [s for _, s in moments], axis=1
-        ).astype(float)
+        """Means and deviations over the pool that was fitted: [P, Q] each."""
+        return _columns([posterior.pool() for posterior in self._posteriors])
 
     def at(self, rows: Rows) -> tuple[Floats, Floats]:
         """Means and deviations at any rows: [n, Q] each."""
-        moments = [posterior.at(rows) for posterior in self._posteriors]
-        return np.stack([m for m, _ in moments], axis=1), np.stack([s for _, s in moments], axis=1)
+        if not self._hyper:
+            return np.empty((len(rows), 0)), np.empty((len(rows), 0))
+        return _columns([posterior.at(rows) for posterior in self._posteriors])
+
+
+def _columns(moments: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[Floats, Floats]:
+    means, deviations = zip(*moments, strict=True)
+    return np.stack(means, axis=1).astype(np.float64), np.stack(deviations, axis=1).astype(np.float64)

@@ -1,0 +1,233 @@
+"""The default strategy: its model against a dense one, its gain against Monte Carlo, its finds against brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import optuna
+import pytest
+
+from dovetail.errors import ConfigError
+from dovetail.objective import Constraint, Objective
+from dovetail.search.front import free_boxes, hypervolume, non_dominated
+from dovetail.search.problem import Problem
+from dovetail.search.strategies.acquisition import (
+    expected_excess,
+    expected_hypervolume_improvement,
+    improvement_bound,
+)
+from dovetail.search.strategies.gain import HypervolumeGain
+from dovetail.search.strategies.gaussian_process import (
+    NOISE_FLOOR,
+    Hyperparameters,
+    Posterior,
+    _loss,
+    decision_distances,
+)
+from dovetail.search.strategies.optuna_sampler import ParetoSampler
+from dovetail.search.strategies.pareto import ParetoStrategy
+from dovetail.testing.strategies import drive, sample_problem, score
+
+DRAWS = 400
+
+
+@pytest.fixture
+def observed():
+    problem = sample_problem((4, 3, 5))
+    rows = problem.space.rows()
+    rng = np.random.default_rng(0)
+    chosen = rng.permutation(len(rows))[:14]
+    y = np.array([score(problem)(tuple(row))[0] for row in rows[chosen].tolist()])
+    hyper = Hyperparameters(lengths=(0.7, 1.5, 3.0), noise=1e-3)
+    return decision_distances(problem.space.decisions), hyper, rows, chosen, y
+
+
+def dense_posterior(distances, hyper, rows, chosen, y):
+    """Textbook formulas with explicit inverses: mean, deviation at all rows."""
+
+    def kernel(a, b):
+        apart = sum(t[a[:, d][:, None], b[:, d][None]] / hyper.lengths[d] for d, t in enumerate(distances))
+        return np.exp(-apart)
+
+    inverse = np.linalg.inv(kernel(rows[chosen], rows[chosen]) + (hyper.noise + NOISE_FLOOR) * np.eye(len(chosen)))
+    mean = inverse.sum(axis=0) @ y / inverse.sum()
+    variance = (y - mean) @ inverse @ (y - mean) / len(y)
+    cross = kernel(rows, rows[chosen])
+    left = 1 - np.einsum("pn,nm,pm->p", cross, inverse, cross)
+    return mean + cross @ inverse @ (y - mean), np.sqrt(np.maximum(left, 1e-8) * variance)
+
+
+def test_the_posterior_equals_the_textbook_formulas(observed):
+    distances, hyper, rows, chosen, y = observed
+    posterior = Posterior(distances, hyper, rows[chosen], y, rows)
+    mean, deviation = dense_posterior(distances, hyper, rows, chosen, y)
+    for found in (posterior.pool(), posterior.at(rows)):
+        np.testing.assert_allclose(found[0], mean, atol=1e-4)
+        np.testing.assert_allclose(found[1], deviation, atol=2e-4)
+
+
+def test_adding_one_by_one_equals_starting_with_all(observed):
+    distances, hyper, rows, chosen, y = observed
+    grown = Posterior(distances, hyper, rows[chosen[:5]], y[:5], rows)
+    for i in range(5, len(chosen)):
+        grown.add(rows[chosen[i]], float(y[i]))
+    whole = Posterior(distances, hyper, rows[chosen], y, rows)
+    # the profiled mean and variance stay those of the last fit: with them equal, only the update is compared
+    shrunk, expected = (p.pool()[1] / np.sqrt(p.variance) for p in (grown, whole))
+    np.testing.assert_allclose(shrunk, expected, atol=1e-3)
+    np.testing.assert_allclose(grown.at(rows)[0], grown.pool()[0], atol=1e-4)
+
+
+def test_believing_a_row_moves_no_mean_and_can_be_forgotten(observed):
+    distances, hyper, rows, chosen, y = observed
+    posterior = Posterior(distances, hyper, rows[chosen], y, rows)
+    before, state = posterior.pool(), posterior.state()
+    posterior.add(rows[-1], None)
+    np.testing.assert_array_equal(posterior.pool()[0], before[0])
+    assert posterior.pool()[1][-1] < 0.2 * before[1][-1]
+    posterior.restore(state)
+    np.testing.assert_array_equal(posterior.pool()[1], before[1])
+
+
+def test_the_gradient_of_the_likelihood_is_its_slope(observed):
+    distances, hyper, rows, chosen, y = observed
+    apart = np.stack([t[rows[chosen][:, d][:, None], rows[chosen][:, d][None]] for d, t in enumerate(distances)])
+    theta, y = np.log(np.append(hyper.lengths, hyper.noise)), (y - y.mean()) / y.std()
+    _, gradient = _loss(theta, apart, y)
+    for i, step in enumerate(1e-5 * np.eye(len(theta))):
+        slope = (_loss(theta + step, apart, y)[0] - _loss(theta - step, apart, y)[0]) / 2e-5
+        assert gradient[i] == pytest.approx(slope, rel=1e-3, abs=1e-4)
+
+
+def test_distances_grow_with_size_from_zero_to_one():
+    for table in decision_distances(sample_problem((4, 3, 5)).space.decisions):
+        assert (np.diff(table[0]) > 0).all()
+        assert table[0, 0] == 0
+        assert table[0, -1] == pytest.approx(1)
+
+
+def test_choices_of_one_size_are_apart_and_repeats_are_not():
+    problem = sample_problem((4, 3), repeated=True)
+    first, _ = decision_distances(problem.space.decisions)
+    assert first[0, 3] == 0
+    assert (first[0, 1:3] > 0).all()
+
+
+def test_expected_excess_is_the_mean_of_what_is_above():
+    draws = np.random.default_rng(0).normal(0.3, 0.5, 400_000)
+    for level in (-1.0, 0.2, 1.5):
+        found = float(expected_excess(np.array(0.3), np.array(0.5), np.array(level)))
+        assert found == pytest.approx(np.maximum(draws - level, 0).mean(), rel=0.02)
+
+
+@pytest.mark.parametrize(("qualities", "costs"), [(1, 1), (1, 2), (2, 1), (1, 0), (2, 0)])
+def test_expected_improvement_equals_monte_carlo_over_the_hypervolume(qualities, costs):
+    rng = np.random.default_rng(qualities * 10 + costs)
+    figures = qualities + costs
+    front, reference = rng.uniform(0, 1, (8, figures)), np.full(figures, -0.1)
+    front = front[non_dominated(front)]
+    mean, deviation = rng.uniform(0.2, 1, (3, qualities)), rng.uniform(0.05, 0.3, (3, qualities))
+    known = rng.uniform(0, 1, (3, costs))
+    found = expected_hypervolume_improvement(mean, deviation, known, *free_boxes(front, reference))
+    base = hypervolume(front, reference)
+    for i in range(3):
+        draws = np.hstack([rng.normal(mean[i], deviation[i], (DRAWS, qualities)), np.tile(known[i], (DRAWS, 1))])
+        gains = [hypervolume(np.vstack([front, z]), reference) - base for z in draws]
+        assert found[i] == pytest.approx(np.mean(gains), abs=4 * np.std(gains) / np.sqrt(DRAWS) + 1e-4)
+
+
+def test_no_gain_is_larger_than_its_bound_and_pruning_keeps_the_largest():
+    rng = np.random.default_rng(0)
+    front, reference = rng.uniform(0, 1, (20, 2)), np.array([-0.1, -0.01])
+    front = front[non_dominated(front)]
+    mean, deviation = rng.normal(0.4, 0.3, (3000, 1)), rng.uniform(0.01, 0.2, (3000, 1))
+    known = rng.uniform(0, 1, (3000, 1))
+    exact = expected_hypervolume_improvement(mean, deviation, known, *free_boxes(front, reference))
+    bound = improvement_bound(mean[:, 0], deviation[:, 0], known, front, reference)
+    assert (exact <= bound * (1 + 1e-9) + 1e-15).all()
+    pruned = HypervolumeGain(front=front, reference=reference).of(mean, deviation, known)
+    assert pruned.argmax() == exact.argmax()
+    assert pruned.max() == exact.max()
+
+
+def test_the_front_of_a_small_space_is_found_in_a_fraction_of_it():
+    problem = sample_problem((5, 5, 5, 5))
+    rows = problem.space.rows()
+    points = np.array([score(problem)(tuple(row)) for row in rows.tolist()]) * [1, -1]
+    worst = points.min(axis=0)
+    found = drive(ParetoStrategy(problem), score(problem), 40)
+    reached = np.array([score(problem)(row) for row in found]) * [1, -1]
+    assert hypervolume(reached, worst) >= 0.98 * hypervolume(points, worst)
+
+
+def test_a_weighted_sum_finds_its_optimum_early():
+    problem = sample_problem((5, 5, 5, 5), weighted_sum=True)
+    best = max(problem.scalar(score(problem)(tuple(row))) for row in problem.space.rows().tolist())
+    found = drive(ParetoStrategy(problem), score(problem), 40)
+    assert max(problem.scalar(score(problem)(row)) for row in found) == pytest.approx(best)
+
+
+def test_the_first_plans_are_the_cheapest_and_the_dearest():
+    problem = sample_problem((4, 3, 5))
+    assert set(ParetoStrategy(problem).ask(2)) == {(0, 0, 0), (3, 2, 4)}
+
+
+def test_several_qualities_costs_and_a_limit_on_quality_are_searched_together():
+    plain = sample_problem((4, 4, 4))
+
+    def price(rows):
+        return {"bits": plain.price(rows)["bits"], "area": rows.sum(axis=1).astype(float)}
+
+    problem = Problem(
+        plain.space,
+        (
+            Objective(name="accuracy", direction="maximize"),
+            Objective(name="bits", direction="minimize", is_cost=True),
+            Objective(name="loss", direction="minimize"),
+            Objective(name="area", direction="minimize", is_cost=True),
+        ),
+        price,
+        (Constraint(metric="accuracy", op=">=", limit=0.5),),
+    )
+
+    def evaluate(row):
+        accuracy, bits = score(plain)(row)
+        return accuracy, bits, (1 - accuracy) ** 2, float(sum(row))
+
+    rows = drive(ParetoStrategy(problem), evaluate, 25, batch=3)
+    assert len(set(rows)) == 25
+    kept = [row for row in rows[6:] if evaluate(row)[0] >= 0.5]
+    assert len(kept) > 12  # most of what the model chooses keeps the limit
+
+
+def test_costs_alone_need_no_model():
+    plain = sample_problem((4, 3, 5))
+    problem = Problem(plain.space, (plain.objectives[1],), plain.price)
+    rows = drive(ParetoStrategy(problem), lambda row: (float(problem.costs(np.array([row]))[0, 0]),), 10)
+    assert rows[0] == (0, 0, 0)
+    assert len(set(rows)) == 10
+
+
+def test_optuna_studies_can_use_it_as_a_sampler():
+    problem = sample_problem((4, 3, 5))
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=ParetoSampler(problem))
+
+    def objective(trial):
+        row = tuple(
+            d.labels.index(trial.suggest_categorical(d.name, d.labels))
+            if d.kind == "width"
+            else trial.suggest_int(d.name, 0, d.num_choices - 1)
+            for d in problem.space.decisions
+        )
+        rows.append(row)
+        return score(problem)(row)
+
+    rows: list[tuple[int, ...]] = []
+    study.optimize(objective, n_trials=25)
+    assert len(set(rows)) == 25
+    assert rows == drive(ParetoStrategy(problem), score(problem), 25)
+
+
+def test_the_sampler_refuses_a_weighted_sum():
+    with pytest.raises(ConfigError, match="ParetoStrategy"):
+        ParetoSampler(sample_problem(weighted_sum=True))
