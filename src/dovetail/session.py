@@ -28,7 +28,7 @@ from dovetail.evaluation.racing import sample_sizes
 from dovetail.evaluation.sizing import place
 from dovetail.evaluation.train_evaluator import TrainEvaluator, plan_seed
 from dovetail.formats import Format, parse
-from dovetail.graph import Graph, trace
+from dovetail.graph import Graph, default_folder, trace
 from dovetail.models import load_model_and_data
 from dovetail.objective import Constraint, Objective
 from dovetail.plan import Plan
@@ -138,7 +138,7 @@ class Session:
         """The model as a graph."""
         model, example = self.model, self.example
         self._on_stage(f"tracing {self.config.model.name or type(model).__name__}")
-        return trace(model, example)
+        return trace(model, example, cache=default_folder())
 
     @cached_property
     def costs(self) -> CostModel:
