@@ -1,6 +1,6 @@
 """Graphs on disk, so that a model is exported once.
 
-A file is found by a key of everything the graph follows from; a corrupt one, or one of another form, is as good as none.
+A file is found by a key of everything the graph follows from; a corrupt one, or one of another form, is no file.
 """
 
 from __future__ import annotations
