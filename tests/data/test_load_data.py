@@ -209,7 +209,7 @@ def with_value(key: str, index: object, value: float) -> dict[str, np.ndarray]:
         (with_value("y", 5, -1), "y_train[5]: must be a class number from 0, got -1.0"),
         (with_value("y", 5, 0.5), "y_train[5]: must be a class number from 0, got 0.5"),
         (with_value("y", 5, np.nan), "y_train[5]: must be a class number from 0, got nan"),
-        ({"x": np.zeros((9, 2)), "y": np.eye(9)}, "y_train: must have shape (9,), one label for each sample, got (9, 9)"),
+        ({"x": np.zeros((9, 2)), "y": np.eye(9)}, "y_train: must have shape (9,), one label for each sample, got (9,"),
         ({"x": np.zeros((10, 2)), "y": np.zeros(9, int)}, "y_train: must have shape (10,)"),
         ({"x": np.zeros((0, 2)), "y": np.zeros(0, int)}, "x_train: must have at least one sample"),
         ({"x": np.zeros(10), "y": np.zeros(10, int)}, "x_train: must have shape (samples, features)"),
