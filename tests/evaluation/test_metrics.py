@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, log_loss, top_k_accuracy_score
 
 from dovetail.errors import EvaluationError
-from dovetail.evaluation.metrics import METRICS, MetricSet
+from dovetail.evaluation.metrics import METRICS, MetricSet, are_correct, is_correct
 from dovetail.evaluation.score import Score
 
 CLASSIFICATION = [name for name, metric in METRICS.items() if metric.task == "classification"]
@@ -51,6 +51,16 @@ def test_equal_outputs_are_decided_for_the_first_class() -> None:
     found = score(["accuracy", "top5_accuracy"], outputs, torch.arange(6))
     assert found.value("accuracy") == 1 / 6
     assert found.value("top5_accuracy") == 5 / 6
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 20])
+def test_answers_of_several_plans_at_once_are_those_of_each_ties_included(classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    outputs = torch.randint(0, 3, (300, 4, classes), generator=generator).float()
+    outputs[0] = float("inf")
+    targets = torch.randint(0, classes, (300,), generator=generator)
+    together = are_correct(outputs, targets)
+    assert all(torch.equal(together[i], is_correct(outputs[:, i], targets)) for i in range(4))
 
 
 def test_regression_figures_match_their_definitions_by_hand() -> None:

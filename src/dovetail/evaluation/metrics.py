@@ -34,6 +34,26 @@ def is_correct(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs.argmax(1) == targets
 
 
+def are_correct(outputs: Tensor, targets: Tensor) -> Tensor:
+    """`is_correct` for several plans at once, class by class: for few classes much faster than `argmax`.
+
+    Args:
+        outputs: [N, plans, C], without NaN.
+        targets: [N].
+
+    Returns:
+        [plans, N].
+    """
+    if outputs.shape[2] > 16:
+        return (outputs.argmax(2) == targets[:, None]).t().contiguous()
+    by_class = outputs.permute(2, 1, 0).contiguous()
+    largest = by_class.amax(0)
+    correct = by_class.gather(0, targets.expand(1, *largest.shape))[0] == largest
+    for number, its in enumerate(by_class[:-1]):  # a class before the target's must not be as large
+        correct &= (its < largest) | (targets <= number)
+    return correct
+
+
 def is_in_top5(outputs: Tensor, targets: Tensor) -> Tensor:
     """1 where fewer than 5 classes rank before the target's; among equal outputs the lower class ranks first."""
     own = outputs.gather(1, targets[:, None])
@@ -209,8 +229,7 @@ class MetricSet:
         if list(self._statistics) != [is_correct.__name__] or math.isnan(float(outputs.sum())):
             return [self.measure(outputs[:, i].contiguous(), targets) for i in range(num_plans)]
         self._check(outputs[:, 0], targets)
-        correct = (outputs.argmax(2) == targets[:, None]).t().contiguous().cpu().numpy()
-        return [{is_correct.__name__: row} for row in correct]
+        return [{is_correct.__name__: row} for row in are_correct(outputs, targets).cpu().numpy()]
 
     def score(self, pieces: Sequence[Values]) -> Score | str:
         """The score over pieces in the split's order, which may cover only its first samples; or the reason why there

@@ -342,18 +342,9 @@ class PtqEvaluator:
         parameters = []
         data = None
         for progress in group:
-            wanted = tail.parameters(progress.numbers)
-            if data is None:
-                data, *own = self._interpreter.values(
-                    (progress.numbers[tail.data], *wanted),
-                    progress.numbers,
-                    progress.candidate.formats,
-                    given,
-                    last,
-                    piece,
-                )
-            else:
-                own = self._interpreter.values(wanted, progress.numbers, progress.candidate.formats, given, last, piece)
+            wanted = (progress.numbers[tail.data], *tail.parameters(progress.numbers))[0 if data is None else 1 :]
+            own = self._interpreter.values(wanted, progress.numbers, progress.candidate.formats, given, last, piece)
+            data = own.pop(0) if data is None else data
             parameters.append(own)
         assert data is not None, "a group has a plan"
         weights = [own[0] for own in parameters]
