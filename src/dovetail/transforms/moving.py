@@ -29,7 +29,8 @@ __all__ = [
 
 
 def cat(state: State, op: Operands) -> Value:
-    values: list[Value] = op.arguments["tensors"]
+    # An empty tensor of one dimension may be concatenated with anything: an empty cache of keys.
+    values = [value for value in op.arguments["tensors"] if len(value.dims) == len(op.shape)]
     axis = int(op.arguments.get("dim", 0)) % len(op.shape)
     for value in values:
         state.produce(value)

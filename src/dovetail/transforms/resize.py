@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Literal
 
+import sympy
 from torch import Tensor, nn
 
 from dovetail.errors import ResizeError, unknown_name
@@ -88,8 +90,9 @@ def named_tensors(graph: Graph, model: nn.Module) -> dict[str, Tensor]:
         ResizeError: One is missing or has another shape than the traced model's.
     """
     found: dict[str, Tensor] = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    value = _evaluator(graph.bindings)
     for name in graph.tensor_names:
-        shape = tuple(int(size.subs(graph.bindings)) for size in graph.tensor_shape(name))
+        shape = tuple(value(size) for size in graph.tensor_shape(name))
         if name not in found:
             raise ResizeError(f"model: must be the one that was traced, but it has no tensor {name!r}.")
         if tuple(found[name].shape) != shape:
@@ -123,12 +126,17 @@ def _like(parameter: nn.Parameter, value: Tensor) -> nn.Parameter:
 
 def _update_attributes(graph: Graph, resized: nn.Module, plan: Plan) -> None:
     """Let modules that hold widths as numbers (`in_features`, `groups`, `num_heads`) hold the planned ones."""
-    widths = graph.widths(plan)
+    value = _evaluator(graph.widths(plan))
     for attribute in graph.attributes:
-        module, value = resized.get_submodule(attribute.module), int(attribute.size.subs(widths))
+        module, size = resized.get_submodule(attribute.module), value(attribute.size)
         if attribute.index is not None:
             sizes = list(getattr(module, attribute.name))
-            sizes[attribute.index] = value
+            sizes[attribute.index] = size
             setattr(module, attribute.name, tuple(sizes))
         else:
-            setattr(module, attribute.name, value)
+            setattr(module, attribute.name, size)
+
+
+def _evaluator(widths: Mapping[sympy.Symbol, int]) -> Callable[[sympy.Expr], int]:
+    """The value of a size; of the few sizes that a model has, each is worked out once."""
+    return cache(lambda size: int(size.xreplace(widths)))
