@@ -57,6 +57,7 @@ def padded_resnet() -> nn.Module:
 
 
 HEADS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+SQUEEZED = {"channels": [[32, 32], [48]], "init_block_channels": 32, "in_size": (56, 56), "conv1_stride": True}
 RESNET = {"channels": [[16, 16], [24]], "init_block_channels": 16, "in_size": (56, 56), "conv1_stride": True}
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "resnet": (lambda: zoo("resnet", "ResNet", bottleneck=False, **RESNET), IMAGE),
@@ -66,7 +67,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
             "seresnet",
             "SEResNet",
             bottleneck=False,
-            **{**RESNET, "channels": [[32, 32], [48]], "init_block_channels": 32},
+            **SQUEEZED,
         ),
         IMAGE,
     ),
@@ -93,10 +94,10 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     ),
 }
 
-# Groups that must be free, counted by hand: residual streams, inner widths, heads; one for each squeeze, transition and half.
+# Groups that must be free, counted by hand: streams, inner widths, heads; one for each squeeze, transition and half.
 FREE = {
-    "resnet": 5, "bottleneck": 8, "seresnet": 8, "padded_resnet": 3, "densenet": 10, "shufflenetv2": 5, "mobilenetv2": 7,
-    "convnext": 4, "vit": 7, "bert": 8, "opt": 7, "llama": 6,
+    "resnet": 5, "bottleneck": 8, "seresnet": 8, "padded_resnet": 3, "densenet": 10, "shufflenetv2": 5,
+    "mobilenetv2": 7, "convnext": 4, "vit": 7, "bert": 8, "opt": 7, "llama": 6,
 }  # fmt: skip
 REASONS = (
     "its channels are the model's output",

@@ -76,8 +76,10 @@ def function_name(function: Callable[..., Any]) -> str:
 
     Example:
         >>> import torch
-        >>> function_name(torch.Tensor.relu_), function_name(torch.Tensor.__iadd__),
-        function_name(torch.Tensor.shape.__get__) ('relu', 'add', '')
+        >>> function_name(torch.Tensor.relu_), function_name(torch.Tensor.__iadd__)
+        ('relu', 'add')
+        >>> function_name(torch.Tensor.shape.__get__)
+        ''
     """
     name: str = getattr(function, "__name__", type(function).__name__)
     if name in ("__get__", "__set__"):
