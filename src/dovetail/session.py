@@ -6,15 +6,11 @@ import copy
 import dataclasses
 import datetime as dt
 import hashlib
-import importlib.metadata
-import json
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,6 +25,7 @@ from dovetail.evaluation.sizing import place
 from dovetail.evaluation.train_evaluator import TrainEvaluator, plan_seed
 from dovetail.formats import Format, parse
 from dovetail.graph import Graph, default_folder, trace
+from dovetail.identity import config_keys, digest_model, digest_tensors, versions
 from dovetail.models import load_model_and_data
 from dovetail.objective import Constraint, Objective
 from dovetail.plan import Plan
@@ -43,18 +40,6 @@ __all__ = ["LATENCY", "Session"]
 
 LATENCY = "latency_ms"
 """The one figure that is measured on the built model."""
-
-_VOLATILE = (
-    "out",
-    "storage",
-    "workers",
-    "device",
-    "search.trials",
-    "search.timeout",
-    "evaluation.memory",
-    "model.checkpoint",  # its content counts, under model.weights
-)
-"""Keys that may differ between runs of one search: they say how far and where it runs, not what its trials are."""
 
 _BULK = frozenset({"brute-force", "grid", "random", "qmc"})
 """Strategies that do not learn from what they are told, and so are asked for many plans at once."""
@@ -385,13 +370,10 @@ class Session:
     @cached_property
     def identity(self) -> tuple[tuple[str, str], ...]:
         """(dotted key, value) of everything that the trials follow from: config, weights, samples and space."""
-        table = msgspec.to_builtins(_plain(self.config))
-        if self.config.evaluation.protocol == "ptq":
-            table.pop("train", None)
-        keys = {key: value for key, value in _flatten(table) if key not in _VOLATILE}
+        keys = config_keys(self.config)
         keys["search.batch"] = str(self.batch)  # what a strategy that learns has been told when it is asked
-        keys["model.weights"] = _digest_model(self.model)
-        keys["data.samples"] = _digest_tensors([*self.split.inputs, self.split.targets])
+        keys["model.weights"] = digest_model(self.model)
+        keys["data.samples"] = digest_tensors([*self.split.inputs, self.split.targets])
         decisions = [(d.name, d.labels) for d in self.space.decisions]
         keys["space.decisions"] = hashlib.sha256(repr(decisions).encode()).hexdigest()[:16]
         return tuple(sorted(keys.items()))
@@ -405,12 +387,6 @@ class _AsTheyCome:
 
     def evaluate(self, plans: Sequence[Plan]) -> Iterator[Outcome]:
         return (outcome for _, outcome in self.scorer.evaluate_tagged(plans))
-
-
-def versions() -> tuple[tuple[str, str], ...]:
-    """(package, version) of what a result depends on."""
-    packages = ("dovetail", "torch", "numpy", "optuna", "scipy")
-    return (("python", platform.python_version()), *((name, importlib.metadata.version(name)) for name in packages))
 
 
 def _precision_rule(index: int, rule: Any) -> PrecisionRule:
@@ -446,41 +422,3 @@ def _decision_record(decision: Decision, base: Mapping[str, int]) -> DecisionRec
             for widths in decision.widths
         ]
     return DecisionRecord(name=decision.name, kind=decision.kind, labels=decision.labels, effects=tuple(effects))
-
-
-def _plain(config: RunConfig) -> dict[str, Any]:
-    """The config as nested dicts, Python objects left out."""
-
-    def plain(value: Any) -> Any:
-        if dataclasses.is_dataclass(value):
-            fields = (f for f in dataclasses.fields(value) if f.metadata.get("toml", True))
-            return {f.name: plain(getattr(value, f.name)) for f in fields}
-        if isinstance(value, Mapping):
-            return {key: plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-    table: dict[str, Any] = plain(config)
-    return table
-
-
-def _flatten(value: Any, path: str = "") -> list[tuple[str, str]]:
-    """(dotted path, JSON text) of each leaf."""
-    if isinstance(value, dict) and value:
-        return [leaf for key, item in value.items() for leaf in _flatten(item, f"{path}.{key}" if path else str(key))]
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return [leaf for index, item in enumerate(value) for leaf in _flatten(item, f"{path}[{index}]")]
-    return [(path, json.dumps(value, default=str))]
-
-
-def _digest_model(model: nn.Module) -> str:
-    """A digest of a model's structure, parameters and buffers."""
-    state = model.state_dict()
-    return _digest_tensors(state.values(), f"{model!r}{list(state)}")
-
-
-def _digest_tensors(tensors: Any, text: str = "") -> str:
-    digest = hashlib.sha256(text.encode())
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
