@@ -121,7 +121,12 @@ def _chunks(shape: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
 
 
 def minimise(
-    function: PairwiseSum, bounds: Sequence[Bound] = (), exclude: Iterable[Row] = (), time_limit_s: float = 10.0
+    function: PairwiseSum,
+    bounds: Sequence[Bound] = (),
+    exclude: Iterable[Row] = (),
+    *,
+    gap: float = 1e-6,
+    time_limit_s: float = 10.0,
 ) -> Row | None:
     """The row with the smallest value within bounds, exactly, by a mixed-integer linear program (HiGHS).
 
@@ -132,6 +137,7 @@ def minimise(
         function: what to minimise.
         bounds: what must hold.
         exclude: rows that must not be the answer.
+        gap: how far from the optimum the answer may be, as a share of its value.
         time_limit_s: after this long, the best row found so far.
 
     Returns:
@@ -140,7 +146,7 @@ def minimise(
     program = _Program(function, bounds)
     for row in exclude:
         program.exclude(row)
-    return program.solve(time_limit_s)
+    return program.solve(gap, time_limit_s)
 
 
 class _Program:
@@ -189,7 +195,7 @@ class _Program:
         columns = self._starts[:-1] + np.asarray(row, dtype=np.int64)
         self._rows.append((columns, np.ones(len(row)), -np.inf, len(row) - 1.0))
 
-    def solve(self, time_limit_s: float) -> Row | None:
+    def solve(self, gap: float, time_limit_s: float) -> Row | None:
         lengths = [len(columns) for columns, _, _, _ in self._rows]
         index = (np.repeat(np.arange(len(lengths)), lengths), np.concatenate([columns for columns, *_ in self._rows]))
         data = np.concatenate([values for _, values, _, _ in self._rows])
@@ -201,7 +207,7 @@ class _Program:
             constraints=LinearConstraint(matrix, [low for *_, low, _ in self._rows], [high for *_, high in self._rows]),
             integrality=(np.arange(self._num_columns) < num_choices).astype(int),
             bounds=Bounds(0, 1),
-            options={"time_limit": time_limit_s, "mip_rel_gap": 1e-6},
+            options={"time_limit": time_limit_s, "mip_rel_gap": gap},
         )
         if result.x is None:
             return None

@@ -1,10 +1,10 @@
 """Sensitivities, then an integer program: for spaces too large to enumerate.
 
-Every decision's effect on quality is measured once, alone, from the sharpest plan. Under the assumption that small
-effects add up, an exact solver picks the best plan for each of a ladder of budgets, and these plans are evaluated for
-real. Where what was measured departs from what was predicted, the pair of decisions most likely at fault is measured
-together and enters the model as a second-order term. (HAWQ-V3, Yao et al. 2021, arXiv:2011.10680, for the integer
-program; the ladder and the measured pairs are ours.)
+Every decision's effect on quality is measured once, alone, from the sharpest plan that keeps the constraints; choices
+that would break a constraint are extrapolated. Under the assumption that small effects add up, a solver picks the best
+plan for each of a ladder of budgets, and these plans are evaluated for real. Where what was measured departs from what
+was predicted, the pair of decisions most likely at fault is measured together and enters the model as a second-order
+term. (HAWQ-V3, Yao et al. 2021, arXiv:2011.10680, for the integer program; the ladder and the measured pairs are ours.)
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,13 @@ __all__ = ["IntegerProgram"]
 _RUNGS = 8
 _GOLDEN = (5**0.5 - 1) / 2
 _TIGHTENINGS = 4
+_SUSPECTS = 6  # moves of a badly predicted row whose pairs are measured
+_GAP = 1e-3  # of predicted harm, which is known less well than that
+_TIME_LIMIT_S = 2.0
 
 
 class IntegerProgram:
     """A strategy: one-at-a-time sensitivities, then the optima of an integer program under a ladder of budgets.
-
-    Probes of single decisions may break constraints: they are measured to learn from, not as answers. Every later row
-    keeps the constraints exactly.
 
     Args:
         problem: what to search.
@@ -44,9 +44,9 @@ class IntegerProgram:
         self._problem = problem
         self._shape = problem.space.shape
         self._costs = cost_sums(problem)
-        self._origin = sharpest(problem)
         self._asked: set[Row] = set()
         self._harm: dict[Row, float] = {}
+        self._origin = self._sharpest_feasible()
         self._queue: deque[Row] = deque(self._probes() if problem.quality_objectives else [])
         self._round = 0
 
@@ -76,11 +76,25 @@ class IntegerProgram:
             harm = -math.fsum(o.sign * o.scale * v for o, v in terms)
         self._harm[known] = harm if math.isfinite(harm) else math.inf
 
-    def _probes(self) -> Iterator[Row]:
-        yield self._origin
+    def _sharpest_feasible(self) -> Row:
+        """The row with the most precision and width that keeps the constraints; the sharpest where none does."""
+        row = sharpest(self._problem)
+        if self._is_feasible(row):
+            return row
+        dullness = [-np.log(np.asarray(d.sizes)) for d in self._problem.space.decisions]
+        return self._solve(PairwiseSum(0.0, tuple(dullness)), [], set()) or row
+
+    def _probes(self) -> list[Row]:
+        """The origin, then each other choice alone, the sharper ones first; those that keep the constraints."""
+        rows = [self._origin]
         for d, decision in enumerate(self._problem.space.decisions):
-            for choice in sorted(range(decision.num_choices), key=lambda c: -decision.sizes[c]):
-                yield self._moved((d, choice))
+            choices = sorted(range(decision.num_choices), key=lambda c: -decision.sizes[c])
+            rows += [self._moved((d, choice)) for choice in choices]
+        feasible = self._problem.is_feasible(np.array(rows, dtype=np.int64))
+        return [row for row, may in zip(rows, feasible, strict=True) if may]
+
+    def _is_feasible(self, row: Row) -> bool:
+        return bool(self._problem.is_feasible(np.array([row], dtype=np.int64))[0])
 
     def _moved(self, *moves: tuple[int, int]) -> Row:
         row = list(self._origin)
@@ -117,8 +131,24 @@ class IntegerProgram:
         return PairwiseSum(model.constant, singles, pairs)
 
     def _single_effects(self, d: int, base: float, worst: float) -> NDArray[np.float64]:
-        effects = [self._harm.get(self._moved((d, c)), math.inf) - base for c in range(self._shape[d])]
-        return np.array([effect if math.isfinite(effect) else worst for effect in effects])
+        """Harm of each choice of a decision: as measured; `worst` where it failed; extrapolated where it is unknown.
+
+        Unknown choices follow the noise of rounding, whose power is 4 ** -bits, or for widths one over the channels,
+        fitted to the measured choices by least squares.
+        """
+        decision = self._problem.space.decisions[d]
+        sizes = np.asarray(decision.sizes)
+        noise = 4.0**-sizes if decision.kind == "precision" else 1 / sizes
+        noise = (noise - noise[self._origin[d]]) / max(float(np.ptp(noise)), 1e-300)
+        rows = [self._moved((d, c)) for c in range(self._shape[d])]
+        effects = np.array([self._harm.get(row, math.nan) - base for row in rows])
+        effects[np.isposinf(effects)] = worst
+        known = np.flatnonzero(~np.isnan(effects) & (effects != worst))
+        power = float(noise[known] @ noise[known]) if len(known) else 0.0
+        slope = max(float(noise[known] @ effects[known]) / power, 0.0) if power > 0 else 1e-3
+        unknown = np.isnan(effects)
+        effects[unknown] = slope * noise[unknown]
+        return effects
 
     def _barred(self) -> list[Bound]:
         """No answer holds a choice that failed when it was probed alone."""
@@ -131,7 +161,7 @@ class IntegerProgram:
         return [Bound(PairwiseSum(0.0, singles), high=0.5)] if any(table.any() for table in singles) else []
 
     def _pairs_at_fault(self, model: PairwiseSum) -> list[Row]:
-        """For the rows that were predicted worst, the pair of their moves with the largest effects, if not measured."""
+        """For the rows that were predicted worst, the pair of their moves with the largest effects not measured yet."""
         if not self._harm:
             return []
         rows = [row for row, harm in self._harm.items() if math.isfinite(harm)]
@@ -140,14 +170,16 @@ class IntegerProgram:
         actual = np.array([self._harm[row] for row in rows])
         errors = np.abs(actual - model(np.array(rows, dtype=np.int64)))
         spread = float(actual.max() - actual.min())
-        found = []
-        for i in np.argsort(-errors, kind="stable")[:3]:
+        found: dict[Row, None] = {}
+        for i in np.argsort(-errors, kind="stable")[:_RUNGS]:
             if errors[i] <= 0.05 * spread:
                 break
             moves = [(d, c) for d, (c, o) in enumerate(zip(rows[i], self._origin, strict=True)) if c != o]
             moves.sort(key=lambda move: -model.singles[move[0]][move[1]])
-            found += [self._moved(*pair) for pair in combinations(moves[:3], 2)][:1]
-        return [row for row in found if row not in self._asked]
+            pairs = (self._moved(*pair) for pair in combinations(moves[:_SUSPECTS], 2))
+            fresh = (row for row in pairs if row not in self._asked and row not in found and self._is_feasible(row))
+            found.update(dict.fromkeys(islice(fresh, 1)))
+        return list(found)
 
     def _climb(self, model: PairwiseSum) -> Iterator[Row]:
         """One row per rung: the best not asked yet within the rung's budget."""
@@ -202,11 +234,11 @@ class IntegerProgram:
         excluded = set(taken)
         for _ in range(_TIGHTENINGS):
             within = [*bounds(self._problem, self._costs), *self._barred(), *budget]
-            row = minimise(objective, within, sorted(excluded))
+            row = minimise(objective, within, sorted(excluded), gap=_GAP, time_limit_s=_TIME_LIMIT_S)
             if row is None:
                 return None
             canonical = self._problem.space.canonical(row)
-            if canonical not in taken and self._problem.is_feasible(np.array([canonical], dtype=np.int64))[0]:
+            if canonical not in taken and self._is_feasible(canonical):
                 return canonical
             excluded |= {row, canonical}
         return None
