@@ -241,7 +241,8 @@ class SearchConfig:
     """How the space is searched, and for what.
 
     Args:
-        strategy: How the next plan is chosen; `dovetail search --help` lists the names.
+        strategy: How the next plan is chosen: `pareto`, `brute-force`, `integer-program`, `grid`, `random`, `tpe`, `gp`,
+            `nsga2`, `nsga3`, `qmc` or `cma-es`.
         trials: How many plans are evaluated; None: the whole space for `brute-force`, else 100.
         seed: Of the strategy and of each candidate's training.
         objective: `pareto`, or `weighted-sum`: the sum of scale x metric.
@@ -252,7 +253,7 @@ class SearchConfig:
         constraints: Limits by metric name, such as `"<= 4 KiB"`; a plan beyond one is not evaluated, or not kept.
     """
 
-    strategy: str = "brute-force"
+    strategy: str = "pareto"
     trials: int | None = None
     seed: int = 0
     objective: Literal["pareto", "weighted-sum"] = "pareto"

@@ -18,7 +18,7 @@ __all__ = ["search"]
 
 @click.command()
 @config_argument
-@click.option("--strategy", help="How the next plan is chosen: brute-force, grid, random, tpe, pareto, ...")
+@click.option("--strategy", help="pareto, brute-force, integer-program, grid, random, tpe, gp, nsga2, nsga3, qmc or cma-es.")
 @click.option("--trials", type=click.IntRange(min=1), help="How many plans are evaluated, earlier ones included.")
 @click.option("--seed", type=int, help="Of the strategy and of each candidate's training.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; default: runs/CONFIG/search.")
