@@ -1,23 +1,23 @@
-"""A space before anything is evaluated: decisions, width groups, cost ranges, and every plan priced into a file."""
+"""A space before anything is evaluated: decisions, width groups and cost ranges."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from dovetail.costs import COSTS
 from dovetail.graph import Graph
 from dovetail.plan import Plan
-from dovetail.report.csv_file import write_csv
 from dovetail.report.figures import format_figure
 from dovetail.report.tables import Table
 from dovetail.search.space import Rows, Space
 from dovetail.session import Session
+from dovetail.space_csv import Extremes, find_extremes, merge_extremes
 
-__all__ = ["CostRange", "cost_ranges", "decision_table", "group_table", "range_table", "write_priced_space"]
+__all__ = ["CostRange", "cost_ranges", "decision_table", "group_table", "range_table"]
 
 _COUNTED = 1 << 20  # spaces up to this size are priced whole for their ranges, larger ones by a sample of as many rows
 _PART = 1 << 16
@@ -31,8 +31,8 @@ class CostRange:
         name: the cost.
         unit: its unit.
         base: of the model as it is.
-        minimum: least of all plans.
-        maximum: most of all plans.
+        minimum: least of all plans; NaN where it has no value in any.
+        maximum: most of all plans, likewise.
         is_exact: whether every plan was priced, rather than a sample.
     """
 
@@ -44,52 +44,30 @@ class CostRange:
     is_exact: bool
 
 
-def cost_ranges(session: Session) -> tuple[CostRange, ...]:
-    """The range of each cost over the space; over a seeded sample where the space has more than a million plans."""
-    space = session.space
-    names = list(COSTS)
+def cost_ranges(session: Session, extremes: Extremes | None = None) -> tuple[CostRange, ...]:
+    """The range of each cost over the space; over a seeded sample where the space has more than a million plans.
+
+    Args:
+        session: the space, and what prices it.
+        extremes: least and most over the whole space, where they are known.
+    """
+    space, names = session.space, list(COSTS)
     base = session.costs.price(Plan(), names)
-    low = dict.fromkeys(names, np.inf)
-    high = dict.fromkeys(names, -np.inf)
-    for rows in _parts(space):
-        for name, figures in space.price(session.costs, rows, names).items():
-            known = figures[~np.isnan(figures)]
-            if known.size:
-                low[name] = min(low[name], float(known.min()))
-                high[name] = max(high[name], float(known.max()))
+    is_exact = extremes is not None or space.size <= _COUNTED
+    if extremes is None:
+        parts = (find_extremes(space.price(session.costs, rows, names)) for rows in _parts(space))
+        extremes = functools.reduce(merge_extremes, parts)
     return tuple(
         CostRange(
             name=name,
             unit=COSTS[name].unit,
             base=float(base[name].value),
-            minimum=low[name],
-            maximum=high[name],
-            is_exact=space.size <= _COUNTED,
+            minimum=extremes[name][0],
+            maximum=extremes[name][1],
+            is_exact=is_exact,
         )
         for name in names
     )
-
-
-def write_priced_space(session: Session, path: Path) -> int:
-    """Price every plan into a CSV, a column per decision and per cost; none is built or evaluated.
-
-    Returns:
-        The number of plans.
-
-    Raises:
-        StudyError: The file cannot be written.
-    """
-    space, names = session.space, list(COSTS)
-
-    def lines() -> Iterator[Sequence[object]]:
-        for start in range(0, space.size, _PART):
-            rows = space.rows(start, start + _PART)
-            figures = space.price(session.costs, rows, names)
-            labels = [np.array(d.labels)[rows[:, i]].tolist() for i, d in enumerate(space.decisions)]
-            yield from zip(*labels, *(figures[name].tolist() for name in names), strict=True)
-
-    write_csv(path, [*(d.name for d in space.decisions), *names], lines())
-    return space.size
 
 
 def decision_table(space: Space) -> Table:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,7 @@ def test_space_lists_decisions_groups_and_prices_every_plan(project: Path, run: 
     result = run("space", project / "run.toml", "--csv", project / "space.csv", "--json")
     found = json.loads(result.stdout)
     assert found["size"] == 16
+    assert re.search(r"16 plans priced into \S*space\.csv in \d+\.\d s\.", result.stderr)
     assert [g["name"] for g in found["groups"] if g["frozen"] is None] == ["0"]
     rows = list(csv.DictReader((project / "space.csv").read_text().splitlines()))
     assert len(rows) == 16

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,8 @@ from dovetail.cli.console import config_argument, json_option, print_json, read,
 
 if TYPE_CHECKING:
     from dovetail.session import Session
+    from dovetail.space_csv import Extremes
+    from dovetail.space_report import CostRange
 
 __all__ = ["space"]
 
@@ -29,13 +33,10 @@ def space(config: Path, csv_file: Path | None, as_json: bool) -> None:
 
     from dovetail.report import print_table
     from dovetail.session import Session
-    from dovetail.space_report import cost_ranges, decision_table, group_table, range_table, write_priced_space
+    from dovetail.space_report import cost_ranges, decision_table, group_table, range_table
 
     session = Session(run_config, on_stage=lambda stage: say(f"{stage} ..."))
-    ranges = cost_ranges(session)
-    if csv_file is not None:
-        count = write_priced_space(session, csv_file)
-        say(f"{count:,} plans priced into {csv_file}.")
+    ranges = cost_ranges(session, None if csv_file is None else _write(session, csv_file))
     if as_json:
         print_json(_dict(session, ranges))
         return
@@ -49,7 +50,18 @@ def space(config: Path, csv_file: Path | None, as_json: bool) -> None:
         click.echo(f"note: {note}")
 
 
-def _dict(session: Session, ranges: Any) -> dict[str, Any]:
+def _write(session: Session, path: Path) -> Extremes:
+    """Price the space into the file, and say how long that took once the graph is there."""
+    from dovetail.space_csv import write_priced_space
+
+    found, costs = session.space, session.costs
+    start = time.perf_counter()
+    extremes = write_priced_space(found, costs, path)
+    say(f"{found.size:,} plans priced into {path} in {time.perf_counter() - start:.1f} s.")
+    return extremes
+
+
+def _dict(session: Session, ranges: Sequence[CostRange]) -> dict[str, Any]:
     found = session.space
     return {
         "size": found.size,
