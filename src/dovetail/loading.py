@@ -8,12 +8,12 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from dovetail.errors import ConfigError, unknown_name
 
-__all__ = ["is_callable_name", "load_callable"]
+__all__ = ["is_callable_name", "load_callable", "raised"]
 
 
 def is_callable_name(name: str) -> bool:
@@ -43,11 +43,26 @@ def load_callable(name: str, *, where: str) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
+def raised(error: Exception) -> str:
+    """What a user's code raised, and the line where it did: of the frames below the caller's the innermost outside of
+    installed packages, or else the innermost."""
+    trace: TracebackType | None = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    places = []
+    while trace is not None:
+        places.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+        trace = trace.tb_next
+    own = [place for place in places if "site-packages" not in place[0]] or places
+    where = f" at {own[-1][0]}:{own[-1][1]}" if own else ""
+    return f"{type(error).__name__}{where}: {error}"
+
+
 def _from_package(source: str, where: str) -> ModuleType:
     try:
         return importlib.import_module(source)
     except ImportError as error:
         raise ConfigError(f"{where}: {source!r} must be a module that can be imported: {error}.") from error
+    except Exception as error:  # the user's code may raise anything
+        raise ConfigError(f"{where}: {source!r} must run without error, but raised {raised(error)}") from error
 
 
 def _from_file(file: Path, where: str) -> ModuleType:

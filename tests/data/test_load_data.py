@@ -182,6 +182,12 @@ def test_a_callable_in_a_file_may_give_arrays(tmp_path: Path) -> None:
         load_data(DataConfig(name=f"{tmp_path / 'd.py'}:make", args={"m": 1}))
 
 
+def test_a_callable_that_raises_is_named_with_its_error_and_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def read():\n    return {}['x']\n")
+    with pytest.raises(DataError, match=r"data\.name: .*mine\.py:read .*KeyError at .*mine\.py:2: 'x'"):
+        load_data(DataConfig(name=f"{tmp_path / 'mine.py'}:read"))
+
+
 def test_a_dataset_given_as_an_object_is_used_as_it_is() -> None:
     data = load(numbered())
     assert load(data) is data

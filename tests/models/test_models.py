@@ -114,6 +114,14 @@ def test_a_file_that_raises_is_named_with_its_error(tmp_path: Path) -> None:
         build_model(ModelConfig(name=f"{tmp_path / 'net.py'}:make"), dataset((16,)))
 
 
+def test_a_callable_that_raises_is_named_with_its_error_and_line(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("def make():\n    raise RuntimeError('no weights today')\n")
+    with pytest.raises(
+        ConfigError, match=r"model\.name: .*net\.py:make .*RuntimeError at .*net\.py:2: no weights today"
+    ):
+        build_model(ModelConfig(name=f"{tmp_path / 'net.py'}:make"), dataset((16,)))
+
+
 def test_data_of_another_shape_than_a_jsc_network_needs_names_the_data_sets_that_fit() -> None:
     with pytest.raises(ConfigError, match="digits-4x4"):
         build_model(ModelConfig(name="jsc-tiny"), dataset((64,)))

@@ -14,8 +14,8 @@ from dovetail.data.builtin import cifar10, digits_4x4, digits_8x8, digits_64, js
 from dovetail.data.dataset import Dataset, Split
 from dovetail.data.files import is_data_file, read_file
 from dovetail.data.prepare import prepare
-from dovetail.errors import DataError, unknown_name
-from dovetail.loading import is_callable_name, load_callable
+from dovetail.errors import DataError, DovetailError, unknown_name
+from dovetail.loading import is_callable_name, load_callable, raised
 from dovetail.settings import DataConfig
 
 __all__ = ["DATASETS", "Dataset", "Split", "load_data"]
@@ -78,7 +78,14 @@ def _called(source: Any, config: DataConfig) -> object:
         inspect.signature(source).bind(**config.args)
     except TypeError as error:
         raise DataError(f"data.args: {config.name or 'the callable'} does not take {config.args}: {error}.") from error
-    return source(**config.args)
+    try:
+        return source(**config.args)
+    except Exception as error:  # the user's code may raise anything
+        if isinstance(error, DovetailError):
+            raise
+        raise DataError(
+            f"data.name: {config.name or 'the callable'} must give data, but raised {raised(error)}"
+        ) from error
 
 
 def _from_object(found: object, config: DataConfig, seed: int, origin: str) -> Dataset:

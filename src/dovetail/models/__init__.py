@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from dovetail.data import Dataset, load_data
-from dovetail.errors import ConfigError, unknown_name
-from dovetail.loading import is_callable_name, load_callable
+from dovetail.errors import ConfigError, DovetailError, unknown_name
+from dovetail.loading import is_callable_name, load_callable, raised
 from dovetail.models.checkpoint import load_checkpoint, save_checkpoint
 from dovetail.models.jsc import FEATURES, JscThreeLinear, JscTiny
 from dovetail.models.mlp import mlp
@@ -151,3 +151,9 @@ def _call(config: ModelConfig, factory: ModelFactory, dataset: Dataset) -> objec
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"model.args: {config.name or 'the model'} cannot be built with {given}: {error}") from error
+    except Exception as error:  # the user's code may raise anything
+        if isinstance(error, DovetailError):
+            raise
+        raise ConfigError(
+            f"model.name: {config.name or 'the model'} must give a model, but raised {raised(error)}"
+        ) from error
