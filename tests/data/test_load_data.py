@@ -256,8 +256,9 @@ def test_a_missing_or_corrupt_file_is_named(tmp_path: Path, kind: str) -> None:
 
 def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=np.array([{"a": 1}] * 4, dtype=object), y=np.zeros(4, int))
-    with pytest.raises(DataError, match="nothing is unpickled"):
+    with pytest.raises(DataError, match="nothing is unpickled.*hold Python objects") as caught:
         load_data(DataConfig(name=str(tmp_path / "d.npz")))
+    assert "allow_pickle" not in str(caught.value)
 
 
 def test_a_missing_value_of_a_csv_is_found(tmp_path: Path) -> None:
@@ -266,6 +267,12 @@ def test_a_missing_value_of_a_csv_is_found(tmp_path: Path) -> None:
         load_data(DataConfig(name=str(tmp_path / "d.csv")))
     (tmp_path / "d.csv").write_text("a,b,y\n1,2,0\n3,1\n")
     with pytest.raises(DataError, match="line 3: must have 3 values as the header has, got 2"):
+        load_data(DataConfig(name=str(tmp_path / "d.csv")))
+
+
+def test_a_text_among_a_tables_numbers_is_found(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("a,b,y\n1,2,0\n3,high,1\n")
+    with pytest.raises(DataError, match="column 'b' must hold numbers, got 'high' in row 2"):
         load_data(DataConfig(name=str(tmp_path / "d.csv")))
 
 

@@ -74,8 +74,9 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         ("b.ckpt", lambda f: f.write_bytes(pickle.dumps(Harmful(tmp_path / "made")))),
     ):
         write(tmp_path / name)
-        with pytest.raises(CheckpointError, match="nothing is unpickled"):
+        with pytest.raises(CheckpointError, match=r"nothing is unpickled.*state_dict\(\) alone") as caught:
             load_checkpoint(net(), tmp_path / name)
+        assert "weights_only" not in str(caught.value)  # torch's advice would unpickle it
     assert not (tmp_path / "made").exists()
 
 
@@ -84,6 +85,17 @@ def test_a_checkpoint_of_another_shape_names_the_tensor_and_both_shapes_and_chan
     model = net(3)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     with pytest.raises(CheckpointError, match=r"'0\.weight' must have shape \(3, 2\) as in the model, got \(4, 2\)"):
+        load_checkpoint(model, tmp_path / "m.safetensors")
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_a_checkpoint_with_nan_names_the_tensor_and_changes_nothing(tmp_path: Path) -> None:
+    tensors = {name: tensor.clone() for name, tensor in net().state_dict().items()}
+    tensors["0.weight"][1, 0] = float("nan")
+    save_file(tensors, tmp_path / "m.safetensors")
+    model = net()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"'0\.weight' must be numbers, got NaN in 1 of its 6 elements"):
         load_checkpoint(model, tmp_path / "m.safetensors")
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
 

@@ -56,7 +56,8 @@ def arrays_from_columns(columns: Mapping[str, NDArray[Any]], target: str | None,
     features = {name: column for name, column in columns.items() if name != label}
     for name, column in features.items():
         if column.dtype.kind not in "fiub":
-            raise DataError(f"{where}: column {name!r} must hold numbers, got {column[0]!r} in its first row.")
+            row = next((row for row, value in enumerate(column) if not _is_number(value)), 0)
+            raise DataError(f"{where}: column {name!r} must hold numbers, got {str(column[row])!r} in row {row + 1}.")
     if not features:
         raise DataError(f"{where}: must have at least one column beside the labels, got none.")
     x = np.stack([column.astype(np.float32) for column in features.values()], axis=1)
@@ -68,12 +69,22 @@ def arrays_from_columns(columns: Mapping[str, NDArray[Any]], target: str | None,
     return Arrays((x, y), class_names=names)
 
 
+def _is_number(value: object) -> bool:
+    try:
+        float(str(value).strip() or "nan")
+    except ValueError:
+        return False
+    return True
+
+
 def _read_npz(file: Path, target: str | None) -> Arrays:
     try:
         with np.load(file, allow_pickle=False) as content:
             named = {name: content[name] for name in content.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{file}: must be a .npz of plain arrays (nothing is unpickled): {error}") from error
+        plain = "allow_pickle" not in str(error)  # NumPy's text would advise to unpickle it
+        reason = error if plain else "it is no .npz, or its arrays hold Python objects; give them a dtype of numbers"
+        raise DataError(f"{file}: must be a .npz of plain arrays (nothing is unpickled): {reason}") from error
     if target is not None and target in named:
         named["y"] = named.pop(target)
     return arrays_from_named(named, str(file))

@@ -36,7 +36,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
     Raises:
         CheckpointError: The file is missing, corrupt, or its tensors are not the model's: the message names the first
         that is
-            missing, not known or of another shape.
+            missing, not known, of another shape or holds NaN.
     """
     tensors = _named_as(model, read_checkpoint(path))
     own = model.state_dict()
@@ -56,6 +56,11 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
                 f"{path}: {name!r} must have shape {tuple(own[name].shape)} as in the model, got "
                 f"{tuple(tensor.shape)}. "
                 "Give [model] args the sizes that the checkpoint was trained with."
+            )
+        if tensor.is_floating_point() and (num_nan := int(tensor.isnan().sum())):
+            raise CheckpointError(
+                f"{path}: {name!r} must be numbers, got NaN in {num_nan:,} of its {tensor.numel():,} elements. Did the "
+                "training that wrote it diverge?"
             )
     model.load_state_dict(own | tensors)
 
@@ -85,6 +90,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         zipfile.BadZipFile,
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch's text advises to unpickle it all the same
+            reason = "it is damaged, or holds other Python objects. Save the model's state_dict() alone"
         raise CheckpointError(
             f"{file}: must be a readable .safetensors file, or a .pt or .ckpt of tensors alone (nothing is "
             f"unpickled): {reason}"
