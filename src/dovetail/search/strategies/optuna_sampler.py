@@ -33,7 +33,17 @@ class ParetoSampler(BaseSampler):
         ConfigError: The problem is a weighted sum, of which Optuna would tell the total alone.
 
     Example:
+        >>> import optuna
+        >>> from dovetail.testing.strategies import sample_problem
+        >>> optuna.logging.set_verbosity(optuna.logging.WARNING)
+        >>> problem = sample_problem((4, 3))
         >>> study = optuna.create_study(directions=["maximize", "minimize"], sampler=ParetoSampler(problem))
+        >>> def objective(trial):
+        ...     row = [trial.suggest_int(d.name, 0, d.num_choices - 1) for d in problem.space.decisions]
+        ...     return sum(row), problem.costs([row])[0, 0]
+        >>> study.optimize(objective, n_trials=3)
+        >>> len({tuple(t.params.values()) for t in study.trials})
+        3
     """
 
     def __init__(self, problem: Problem) -> None:
