@@ -1,30 +1,27 @@
-"""What evaluation costs beside its baselines: `python -m benchmarks.evaluation`.
+"""What evaluation costs beside its baselines: `python -m benchmarks evaluation`.
 
-Baselines are measured in the same run, in turns with the work, and the figures are medians. One table, and the same as
-JSON lines with `work, measured, baseline, ratio, target`. `--quick` shortens every work; `--only` picks some by name.
-The works on ResNet-20 need the folder of real data (`DOVETAIL_DATA`, or `../shared/data` beside the checkout).
+Baselines are measured in the same run, in turns with the work, and the figures are medians. The works
+on ResNet-20 need the folder of real data (`DOVETAIL_DATA`, or `../shared/data` beside the checkout).
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import os
-import platform
 import random
 import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.row import Row
 from benchmarks.usual_loop import usual_loop
 from dovetail.costs import CostModel
 from dovetail.data import Split
@@ -46,27 +43,6 @@ FORMATS = tuple(parse(text) for text in ("fixed(16,8)", "fixed(8,6)", "fixed(8,4
 DATA = Path(os.environ.get("DOVETAIL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One line of the table.
-
-    Args:
-        work: what was done.
-        measured: its figure.
-        baseline: the same figure of what it is compared with.
-        unit: of both.
-        ratio: measured over baseline.
-        target: what the ratio should be.
-    """
-
-    work: str
-    measured: float
-    baseline: float
-    unit: str
-    ratio: float
-    target: str
-
-
 def layer_space(graph: Graph) -> Space:
     """Every linear layer: four formats for its data, four for its weight."""
     return build_space(graph, [PrecisionRule(operations="linear", data_in=FORMATS, weight=FORMATS)])
@@ -81,9 +57,8 @@ def blobs(samples: int, features: int, classes: int) -> Split:
     )
 
 
-def search_all(graph: Graph, model: nn.Module, split: Split, space: Space) -> float:
-    """Seconds for a whole exhaustive search, from an evaluator still to be made to the last stored record."""
-    began = time.perf_counter()
+def search_all(graph: Graph, model: nn.Module, split: Split, space: Space) -> None:
+    """A whole exhaustive search, from an evaluator still to be made to the last stored record."""
     evaluator = PtqEvaluator(graph, model, split)
     costs = CostModel(graph, batch=1)
     problem = Problem(
@@ -99,26 +74,41 @@ def search_all(graph: Graph, model: nn.Module, split: Split, space: Space) -> fl
         with Study.create(Path(folder) / "study.db", "benchmark", header) as study, BatchWriter(study.append) as writer:
             run = run_search(problem, make_strategy("brute-force", problem, None), evaluator, store=writer.put)
     assert run.new == space.size
-    return time.perf_counter() - began
 
 
-def alternate(repeats: int, *works: Callable[[], float]) -> list[float]:
-    """The median of each work's figures, the works taking turns."""
-    figures: list[list[float]] = [[] for _ in works]
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """What a work takes: by the clock, and of the processor in all threads."""
+
+    wall: float
+    processor: float
+
+    def __truediv__(self, count: int) -> Seconds:
+        return Seconds(self.wall / count, self.processor / count)
+
+
+def alternate(repeats: int, *works: Callable[[], Seconds]) -> list[Seconds]:
+    """The medians of each work's figures, the works taking turns."""
+    figures: list[list[Seconds]] = [[] for _ in works]
     for _ in range(repeats):
         for figure, work in zip(figures, works, strict=True):
             figure.append(work())
-    return [statistics.median(figure) for figure in figures]
+    return [median(figure) for figure in figures]
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Seconds that a work takes."""
-    began = time.perf_counter()
+def median(figures: Sequence[Seconds]) -> Seconds:
+    """The median of either figure."""
+    return Seconds(statistics.median(s.wall for s in figures), statistics.median(s.processor for s in figures))
+
+
+def seconds(work: Callable[[], object]) -> Seconds:
+    """What a work takes."""
+    wall, processor = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - began
+    return Seconds(time.perf_counter() - wall, time.process_time() - processor)
 
 
-def float_pass(model: nn.Module, inputs: torch.Tensor, batch_size: int) -> Callable[[], float]:
+def float_pass(model: nn.Module, inputs: torch.Tensor, batch_size: int) -> Callable[[], Seconds]:
     """A plain forward pass over all samples, to be timed."""
 
     @torch.inference_mode()
@@ -139,26 +129,29 @@ def jsc_rows(*, quick: bool) -> Iterator[Row]:
     passes = float_pass(model, split.inputs[0], samples)
     ours, loop, forward = alternate(
         1 if quick else 3,
-        lambda: search_all(graph, model, split, space) / space.size,
+        lambda: seconds(lambda: search_all(graph, model, split, space)) / space.size,
         lambda: seconds(lambda: usual_loop(model, plans, *split.inputs, split.targets, 5)) / len(plans),
-        lambda: statistics.median(passes() for _ in range(50)),
+        lambda: median([passes() for _ in range(50)]),
     )
     work = f"exhaustive, jsc-three-linear, {space.size:,} plans x {samples:,} samples"
     yield Row(
         work=f"{work}: usual loop",
-        measured=1 / ours,
-        baseline=1 / loop,
+        measured=1 / ours.wall,
+        baseline=1 / loop.wall,
         unit="plans/s",
-        ratio=loop / ours,
-        target=">= 150",
+        ratio=loop.wall / ours.wall,
+        target=150,
+        at_least=True,
+        processor_ratio=loop.processor / ours.processor,
     )
     yield Row(
         work=f"{work}: float passes",
-        measured=ours * 1e3,
-        baseline=forward * 1e3,
+        measured=ours.wall * 1e3,
+        baseline=forward.wall * 1e3,
         unit="ms",
-        ratio=ours / forward,
-        target="<= 0.5",
+        ratio=ours.wall / forward.wall,
+        target=0.5,
+        processor_ratio=ours.processor / forward.processor,
     )
     tiny, small = JscTiny().eval(), blobs(512, 16, 5)
     graph = trace(tiny, (small.inputs[0][:2],))
@@ -166,16 +159,18 @@ def jsc_rows(*, quick: bool) -> Iterator[Row]:
     plans = [space.plan(space.row_at(i)) for i in range(space.size)]
     ours, loop = alternate(
         3 if quick else 11,
-        lambda: search_all(graph, tiny, small, space),
+        lambda: seconds(lambda: search_all(graph, tiny, small, space)),
         lambda: seconds(lambda: usual_loop(tiny, plans, *small.inputs, small.targets, 5)),
     )
     yield Row(
         work="exhaustive, jsc-tiny, 16 plans x 512 samples: usual loop",
-        measured=16 / ours,
-        baseline=16 / loop,
+        measured=16 / ours.wall,
+        baseline=16 / loop.wall,
         unit="plans/s",
-        ratio=loop / ours,
-        target=">= 10",
+        ratio=loop.wall / ours.wall,
+        target=10,
+        at_least=True,
+        processor_ratio=loop.processor / ours.processor,
     )
 
 
@@ -206,7 +201,7 @@ def resnet_rows(*, quick: bool) -> Iterator[Row]:
     last = [plan(dict(zip(convolutions[-4:], its, strict=True))) for its in itertools.product(range(4), repeat=4)]
     last = last[: 32 if quick else 256]
     sizes = (25, 50, 100, 200)
-    best = min(sizes, key=lambda size: min(float_pass(model, split.inputs[0][:400], size)() for _ in range(3)))
+    best = min(sizes, key=lambda size: min(float_pass(model, split.inputs[0][:400], size)().wall for _ in range(3)))
     forward, alone, shared = alternate(
         1 if quick else 3,
         float_pass(model, split.inputs[0], best),
@@ -215,16 +210,17 @@ def resnet_rows(*, quick: bool) -> Iterator[Row]:
     )
     work = f"ResNet-20, {len(split):,} images"
     for name, figure, target in (
-        (f"{len(drawn)} random plans", alone, "<= 1.5"),
-        (f"exhaustive, last 4 convolutions, {len(last)} plans", shared, "<= 0.25"),
+        (f"{len(drawn)} random plans", alone, 1.5),
+        (f"exhaustive, last 4 convolutions, {len(last)} plans", shared, 0.25),
     ):
         yield Row(
             work=f"{work}, {name}: float passes (batch {best})",
-            measured=figure,
-            baseline=forward,
+            measured=figure.wall,
+            baseline=forward.wall,
             unit="s",
-            ratio=figure / forward,
+            ratio=figure.wall / forward.wall,
             target=target,
+            processor_ratio=figure.processor / forward.processor,
         )
 
 
@@ -247,38 +243,13 @@ def memory_row() -> Row:
         baseline=budget / mib,
         unit="MiB",
         ratio=used / budget,
-        target="<= budget + 200 MiB",
+        target=(budget + 200 * mib) / budget,
     )
 
 
-WORKS: dict[str, Callable[[bool], Iterator[Row]]] = {
-    "memory": lambda quick: iter([memory_row()]),
-    "jsc": lambda quick: jsc_rows(quick=quick),
-    "resnet": lambda quick: resnet_rows(quick=quick),
-}
-
-
-def main() -> None:
-    """Print the table."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--quick", action="store_true")
-    arguments.add_argument("--only", choices=[*WORKS], nargs="*", default=[*WORKS])
-    options = arguments.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    rows = []
-    for name in options.only:
-        if name == "resnet" and not DATA.is_dir():
-            print(f"{name}: left out, there is no {DATA}")
-            continue
-        for row in WORKS[name](options.quick):
-            rows.append(row)
-            print(
-                f"{row.work:90} {row.measured:10.3f} {row.baseline:10.3f} {row.unit:8} {row.ratio:8.2f}  {row.target}",
-                flush=True,
-            )
-    for row in rows:
-        print(json.dumps(asdict(row)))
-
-
-if __name__ == "__main__":
-    main()
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Every line; the memory first, while this process has used little."""
+    yield memory_row()
+    yield from jsc_rows(quick=quick)
+    if DATA.is_dir():
+        yield from resnet_rows(quick=quick)

@@ -1,4 +1,4 @@
-"""How long rounding takes, next to a plain copy: `python benchmarks/formats.py`.
+"""How long rounding takes, next to a plain copy: `python -m benchmarks.formats`.
 
 One thread, and its processor time, not the clock's: other work on the machine counts less. For each size, all formats
 and `clone` take turns; the table shows medians in ms and the ratio to clone's median in the same run. Targets: fixed
@@ -13,12 +13,13 @@ import argparse
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.row import Row
 from dovetail.formats import parse
 
 TARGETS = {
@@ -68,6 +69,24 @@ def main() -> None:
         worst = max(times[text] / times["clone"] for times in columns)
         memory = f"{temporaries(functions[text]):8.2f} temporaries" if options.memory else ""
         print(f"{text:26}{cells}{target:8.1f}{'' if worst <= target else '  over'}{memory}")
+
+
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Each format's median beside clone's, by the processor time of one thread."""
+    torch.set_num_threads(1)
+    functions = {text: rounding(text) for text in TARGETS}
+    for bits in (20,) if quick else (20, 24):
+        times = measure(functions, 1 << bits, 2 if quick else 5)
+        for text, target in TARGETS.items():
+            if text != "clone":
+                yield Row(
+                    work=f"rounding {1 << bits >> 20} M float32 to {text}, one thread: clone",
+                    measured=times[text],
+                    baseline=times["clone"],
+                    unit="ms",
+                    ratio=times[text] / times["clone"],
+                    target=target,
+                )
 
 
 def rounding(text: str) -> Callable[[Tensor], Tensor]:

@@ -1,6 +1,6 @@
 """Seconds to export and read the graph of each architecture, and to load it from the cache.
 
-Run with `python benchmarks/graph.py [NAME ...]`; prints one row per architecture. Needs pytorchcv and transformers.
+Run with `python -m benchmarks.graph [NAME ...]`; prints one row per architecture. Needs pytorchcv and transformers.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from dovetail.graph import trace
+from benchmarks.row import Row
+from dovetail.graph import Graph, trace
 
 Example = tuple[nn.Module, tuple[Tensor, ...]]
 
@@ -52,18 +53,38 @@ EXAMPLES: dict[str, Callable[[], Example]] = {
 }
 
 
+def export(name: str) -> tuple[Graph, list[float]]:
+    """The graph of an architecture, and seconds to export it and to load it from the cache."""
+    model, inputs = EXAMPLES[name]()
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):
+            start = time.perf_counter()
+            graph = trace(model, inputs, cache=Path(folder))
+            seconds.append(time.perf_counter() - start)
+    return graph, seconds
+
+
+def rows(*, quick: bool) -> Iterator[Row]:
+    """Loading each architecture from the cache beside exporting it."""
+    warnings.simplefilter("ignore")
+    for name in ["resnet18"] if quick else EXAMPLES:
+        _, (exported, cached) = export(name)
+        yield Row(
+            work=f"graph of {name} from the cache: export",
+            measured=cached,
+            baseline=exported,
+            unit="s",
+            ratio=cached / exported,
+        )
+
+
 def main(names: list[str]) -> None:
     """Print the table."""
     warnings.simplefilter("ignore")
     print(f"{'architecture':16s} {'export s':>9s} {'cached s':>9s} {'operations':>10s} {'groups':>7s} {'free':>5s}")
     for name in names or list(EXAMPLES):
-        model, inputs = EXAMPLES[name]()
-        with tempfile.TemporaryDirectory() as folder:
-            seconds = []
-            for _ in range(2):
-                start = time.perf_counter()
-                graph = trace(model, inputs, cache=Path(folder))
-                seconds.append(time.perf_counter() - start)
+        graph, seconds = export(name)
         free = sum(group.frozen is None for group in graph.groups)
         numbers = f"{seconds[0]:9.2f} {seconds[1]:9.2f} {len(graph.operations):10d} {len(graph.groups):7d} {free:5d}"
         print(f"{name:16s} {numbers}", flush=True)
