@@ -159,9 +159,10 @@ def test_a_corrupt_checkpoint_and_data_with_nan_are_bad_input(project: Path, run
 )
 def test_a_plan_that_is_none_or_of_another_model_is_bad_input(project: Path, run: Run, text: str) -> None:
     (project / "plan.toml").write_text(text)
-    result = run("transform", project / "run.toml", "--plan", project / "plan.toml")
-    assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1].startswith("error: ")
+    for command in ("transform", "profile"):
+        result = run(command, project / "run.toml", "--plan", project / "plan.toml")
+        assert result.exit_code == 2
+        assert result.stderr.splitlines()[-1].startswith(f"error: {project / 'plan.toml'}: ")
 
 
 def test_bad_usage_is_exit_code_2(run: Run) -> None:

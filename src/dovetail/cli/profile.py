@@ -27,7 +27,7 @@ def profile(config: Path, plan: Path | None, formula: bool, no_latency: bool, as
 
     from dovetail import costs
     from dovetail.plan import Plan
-    from dovetail.plan_file import read_plan
+    from dovetail.plan_file import errors_name_file, read_plan
     from dovetail.session import Session
 
     session = Session(run_config, on_stage=lambda stage: say(f"{stage} ..."))
@@ -41,6 +41,8 @@ def profile(config: Path, plan: Path | None, formula: bool, no_latency: bool, as
         return
     wanted = Plan() if plan is None else read_plan(plan)
     batch = run_config.evaluation.cost_batch
+    with errors_name_file(plan):
+        session.graph.check(wanted)
     rows = costs.profile(session.graph, batch, wanted)
     unpriced = session.costs.unpriced("flops")
     latency = None if no_latency else dict(session.measure(wanted))
@@ -53,6 +55,7 @@ def profile(config: Path, plan: Path | None, formula: bool, no_latency: bool, as
                 "operations": [dataclasses.asdict(row) for row in rows],
                 "costs": {name: cost.value for name, cost in session.costs.price(wanted).items()},
                 "unpriced": list(unpriced),
+                "notes": list(session.graph.notes),
                 "latency": latency,
             }
         )
@@ -60,6 +63,8 @@ def profile(config: Path, plan: Path | None, formula: bool, no_latency: bool, as
     _print(rows, batch)
     if unpriced:
         click.echo(f"Without a counting rule, and so not in MACs and FLOPs: {', '.join(unpriced)}.")
+    for note in session.graph.notes:
+        click.echo(f"note: {note}")
     if latency is not None:
         click.echo(
             f"latency of a batch of {batch} on {session.device}: median {latency['latency_ms']:.4g} ms, "

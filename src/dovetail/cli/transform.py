@@ -31,9 +31,11 @@ def transform(config: Path, plan: Path, out: Path | None, device: str | None, as
     folder = default_out(run_config, config, out, "transform")
 
     from dovetail.api import transform as run_transform
-    from dovetail.plan_file import read_plan
+    from dovetail.plan_file import errors_name_file, read_plan
 
-    result = run_transform(run_config, read_plan(plan), out=folder, on_stage=lambda stage: say(f"{stage} ..."))
+    wanted = read_plan(plan)
+    with errors_name_file(plan):
+        result = run_transform(run_config, wanted, out=folder, on_stage=lambda stage: say(f"{stage} ..."))
     if as_json:
         print_json(
             {
