@@ -53,7 +53,7 @@ def test_the_answer_names_the_top_and_the_cheapest_alike(header: StudyHeader, tr
     text = describe_best(best)
     assert text.startswith("Best: trial 1 (accuracy 0.3 [0.2, 0.4] n=40, bits 8).")
     assert "not significantly worse: trial 2" in text
-    assert describe_best(None) == "Best: no trial keeps every constraint."
+    assert describe_best(None) == "Best: none. No trial is complete and keeps every constraint."
 
 
 def test_csv_has_a_column_per_decision_and_figure_in_full_precision(

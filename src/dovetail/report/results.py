@@ -60,7 +60,7 @@ def front_table(header: StudyHeader, trials: Sequence[Trial]) -> Table:
 def describe_best(best: Best | None) -> str:
     """The answer of a search in words; a difference that the samples cannot support is not told as a ranking."""
     if best is None:
-        return "Best: no trial keeps every constraint."
+        return "Best: none. No trial is complete and keeps every constraint."
     top = f"Best: trial {best.top.number} ({_figures(best.top, best.quality)})"
     if best.cheapest.number == best.top.number:
         return f"{top}; {best.test}."
