@@ -201,7 +201,7 @@ class WidthRule:
 
     def __post_init__(self) -> None:
         _require(bool(self.groups), "groups", "must name a width group or a glob", self.groups)
-        _require(bool(self.multipliers), "multipliers", "must list at least one multiplier", "none")
+        _require(bool(self.multipliers), "multipliers", "must list at least one multiplier", [])
         _at_least(self, 1, "round_to")
         _distinct("multipliers", self.fractions)
 
@@ -337,8 +337,10 @@ def _named(key: str, derive: Any) -> None:
 def _multiplier(index: int, value: float | str) -> Fraction:
     try:
         exact = Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        exact = Fraction(0)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError(
+            f"multipliers[{index}]: a multiplier must be a number or a fraction such as '1/3', got {value!r}."
+        ) from error
     if exact <= 0 or isinstance(value, bool):
         raise ConfigError(f"multipliers[{index}]: a multiplier must be > 0, got {value}.")
     return exact

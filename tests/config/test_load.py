@@ -176,7 +176,7 @@ def test_names_and_urls_are_not_taken_for_paths(write) -> None:
             "space.width[0].multipliers[2]: a multiplier must be > 0, got -1.",
         ),
         (LEAST + "[[space.width]]\ngroups = 'a'\nmultipliers = [0]", "multipliers[0]: a multiplier must be > 0, got 0"),
-        (LEAST + "[[space.width]]\ngroups = 'a'\nmultipliers = ['x']", "multipliers[0]: a multiplier must be > 0"),
+        (LEAST + "[[space.width]]\ngroups = 'a'\nmultipliers = ['x']", "a multiplier must be a number or a fraction"),
         (LEAST + "[[space.width]]\ngroups = 'a'\nmultipliers = []", "space.width[0].multipliers: must list"),
         (LEAST + "[[space.width]]\ngroups = 'a'\nmultipliers = [1, '2/2']", "multipliers[1]: each choice must be"),
         (LEAST + "[[space.width]]\nmultipliers = [1]", "space.width[0].groups: must be given."),
