@@ -63,12 +63,13 @@ class Study:
             StudyError: The storage cannot be written, or holds a study of this name with another identity.
         """
         engine = _connect(storage)
-        with _naming(engine):
-            METADATA.create_all(engine)
-            with engine.begin() as connection:
-                named = sa.select(STUDIES).where(STUDIES.c.name == name)
-                if connection.execute(named).one_or_none() is None:
-                    connection.execute(sa.insert(STUDIES).values(name=name, layout=LAYOUT, header=header.to_json()))
+        named = sa.select(STUDIES).where(STUDIES.c.name == name)
+        with _naming(engine), _writing(engine) as connection:
+            for table in METADATA.sorted_tables:
+                connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
+            found = connection.execute(named).one_or_none()
+            if found is None:
+                connection.execute(sa.insert(STUDIES).values(name=name, layout=LAYOUT, header=header.to_json()))
                 found = connection.execute(named).one()
         study = cls._of_row(engine, found)
         if differs := header.difference(study.header):
@@ -129,7 +130,7 @@ class Study:
         if not trials:
             return
         values = [encode_trial(self._id, trial) for trial in trials]
-        with _naming(self._engine), self._engine.begin() as connection:
+        with _naming(self._engine), _writing(self._engine) as connection:
             connection.execute(sa.insert(TRIALS), values)
 
     def trials(self) -> list[Trial]:
@@ -179,15 +180,32 @@ def _connect(storage: str | Path) -> sa.Engine:
         ) from error
     if url.get_backend_name() == "sqlite":
         sa.event.listen(engine, "connect", _set_up_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:
     """Readers never wait for the writer, a batch is on disk when its commit returns, and a busy file is waited for."""
+    connection.isolation_level = None  # transactions are begun by `_begin_sqlite`, so that tables are made in one too
     cursor = connection.cursor()
     for pragma in ("busy_timeout = 30000", "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    """A transaction that will write takes its turn at once: one that read first could not wait for another writer."""
+    writes = connection.get_execution_options().get("dovetail_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def _writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """One transaction that writes: committed as a whole, or not at all."""
+    with engine.connect() as connection:
+        connection = connection.execution_options(dovetail_writes=True)
+        with connection.begin():
+            yield connection
 
 
 def _shown(engine: sa.Engine) -> str:
