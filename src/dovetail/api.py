@@ -26,7 +26,7 @@ from dovetail.errors import CheckpointError, ConfigError, EvaluationError
 from dovetail.evaluation import MetricSet, Outcome, Score
 from dovetail.evaluation.sizing import place
 from dovetail.evaluation.train_evaluator import score_model
-from dovetail.evaluation.training import EpochReport, TrainResult, train_model
+from dovetail.evaluation.training import EpochReport, TrainResult, check_outputs, train_model
 from dovetail.models import load_checkpoint, save_checkpoint
 from dovetail.plan import Plan
 from dovetail.plan_file import read_plan
@@ -190,7 +190,7 @@ def train(
         out: a folder for `model.safetensors` instead.
 
     Raises:
-        ConfigError, DataError: As the parts say.
+        ConfigError, DataError: As the parts say; the model does not fit the data.
         EvaluationError: The loss became NaN.
         CheckpointError: The weights cannot be written.
     """
@@ -201,6 +201,7 @@ def train(
     session = Session(initial, on_stage=on_stage)
     checkpoint = _checkpoint_path(config, out)
     device, dataset = session.device, session.dataset
+    check_outputs(session.own_model, place(dataset.train, session.own_model, device))
     on_stage(f"training {config.model.name or type(session.model).__name__} on {len(dataset.train):,} samples")
     result = train_model(
         session.own_model,

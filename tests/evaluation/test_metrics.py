@@ -128,6 +128,8 @@ def test_outputs_and_targets_of_a_wrong_shape_are_refused() -> None:
         MetricSet(["accuracy"], targets).measure(torch.zeros(2, 2), targets)
     with pytest.raises(EvaluationError, match=r"\[samples, classes\]"):
         MetricSet(["accuracy"], targets).measure(torch.zeros(3, 2, 2), targets)
+    with pytest.raises(EvaluationError, match="one for each of 4 classes in the data, got 3"):
+        MetricSet(["accuracy"], targets + 3).measure(torch.zeros(3, 3), targets + 3)
     with pytest.raises(EvaluationError, match="regression needs"):
         MetricSet(["mse"], torch.zeros(3, 2)).measure(torch.zeros(3, 3), torch.zeros(3, 2))
     with pytest.raises(EvaluationError, match="one class number per sample"):

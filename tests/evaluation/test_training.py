@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dovetail.data import Split
-from dovetail.errors import EvaluationError
-from dovetail.evaluation.training import EpochReport, batches, learning_rate, train_model
+from dovetail.errors import ConfigError, EvaluationError
+from dovetail.evaluation.training import EpochReport, batches, check_outputs, learning_rate, train_model
 from dovetail.formats import parse
 from dovetail.graph import trace
 from dovetail.plan import Plan, Site, SiteKind
@@ -152,3 +152,18 @@ def test_the_cosine_schedule_starts_at_the_rate_halves_half_way_and_ends_at_zero
     assert learning_rate(config, 5, 10) == pytest.approx(0.2)
     assert learning_rate(config, 10, 10) == pytest.approx(0)
     assert math.isclose(learning_rate(TrainConfig(learning_rate=0.4), 7, 10), 0.4)
+
+
+def test_a_model_that_does_not_fit_the_data_is_an_error_before_training_and_stays_as_it_is() -> None:
+    split = make_split()
+    model = make_net().train()
+    before = state(model)
+    check_outputs(model, split)
+    assert model.training
+    assert all(torch.equal(a, b) for a, b in zip(before, state(model), strict=True))
+    with pytest.raises(ConfigError, match=r"must run on samples of the data, here of shape \[2, 4\].*RuntimeError"):
+        check_outputs(nn.Linear(7, 2), split)
+    with pytest.raises(ConfigError, match=r"one for each of 2 classes in the data, got \[2, 1\]"):
+        check_outputs(nn.Linear(4, 1), split)
+    with pytest.raises(ConfigError, match="got tuple"):
+        check_outputs(nn.LSTM(4, 2), split)

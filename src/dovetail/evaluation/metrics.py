@@ -197,6 +197,7 @@ class MetricSet:
                 f"got {targets.dtype} of shape {list(targets.shape)}."
             )
         self._targets = targets.detach().cpu().numpy()
+        self._num_classes = int(self._targets.max(initial=-1)) + 1 if self.is_classification else 0
         self._statistics = {metric.statistic.__name__: metric.statistic for metric in self.metrics}
         if self.is_classification:
             self._statistics[is_correct.__name__] = is_correct
@@ -256,6 +257,11 @@ class MetricSet:
             )
         if self.is_classification and outputs.ndim != 2:
             raise EvaluationError(f"outputs: classification needs shape [samples, classes], got {list(outputs.shape)}.")
+        if self.is_classification and outputs.shape[1] < self._num_classes:
+            raise EvaluationError(
+                f"outputs: the model must give one for each of {self._num_classes} classes in the data, got "
+                f"{outputs.shape[1]}."
+            )
         if not self.is_classification and outputs.numel() != targets.numel():
             raise EvaluationError(
                 f"outputs: regression needs the targets' shape {list(targets.shape)}, got {list(outputs.shape)}."

@@ -19,7 +19,7 @@ from dovetail.evaluation.calibration import Calibration
 from dovetail.evaluation.cohort import CANDIDATE_ERRORS, Training, train_cohort
 from dovetail.evaluation.metrics import MetricSet
 from dovetail.evaluation.score import Outcome, Score
-from dovetail.evaluation.training import TrainResult, train_model
+from dovetail.evaluation.training import TrainResult, check_outputs, train_model
 from dovetail.graph import Graph
 from dovetail.plan import Plan
 from dovetail.settings import TrainConfig
@@ -85,6 +85,7 @@ class TrainEvaluator:
         self.metrics = MetricSet(metrics, self.scored.targets)
         self.workers = workers
         self.stop = stop
+        check_outputs(model, self.train_split)
 
     def evaluate(self, plans: Sequence[Plan]) -> Iterator[Outcome]:
         """One outcome for each plan, in their order; a plan that cannot be built or trained fails with its reason."""

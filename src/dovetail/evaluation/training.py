@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dovetail.data import Split
-from dovetail.errors import EvaluationError
+from dovetail.errors import ConfigError, EvaluationError
 from dovetail.settings import TrainConfig
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Trainer",
     "batches",
     "check_loss",
+    "check_outputs",
     "is_finished",
     "learning_rate",
     "make_optimizer",
@@ -60,6 +61,37 @@ class TrainResult:
     model: nn.Module
     epochs: tuple[EpochReport, ...]
     best_epoch: int
+
+
+def check_outputs(model: nn.Module, split: Split) -> None:
+    """That a model runs on the data and tells its classes apart, found out on two samples before training begins.
+
+    Args:
+        model: read, never changed.
+        split: what it is to be trained on.
+
+    Raises:
+        ConfigError: The model cannot run on the samples, or does not give [samples, classes] with an output for every
+            class.
+    """
+    copied = copy.deepcopy(model).eval().to(split.targets.device)
+    inputs = tuple(tensor[:2] for tensor in split.inputs)
+    shapes = ", ".join(str(list(tensor.shape)) for tensor in inputs)
+    try:
+        with torch.no_grad():
+            outputs = copied(*inputs)
+    except Exception as error:  # the user's code may raise anything
+        raise ConfigError(
+            f"model: must run on samples of the data, here of shape {shapes}, but "
+            f"raised {type(error).__name__}: {error}"
+        ) from error
+    classes = int(split.targets.max()) + 1
+    got = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2 or outputs.shape[1] < classes:
+        raise ConfigError(
+            f"model: must give outputs [samples, classes], one for each of {classes} classes in the data, got {got} "
+            f"from inputs {shapes}."
+        )
 
 
 def train_model(
