@@ -12,6 +12,7 @@ MODULES = {
     "formats": "benchmarks.formats",
     "graph": "benchmarks.graph",
     "pricing": "benchmarks.pricing",
+    "space-csv": "benchmarks.space_csv",
     "resize": "benchmarks.resize",
     "evaluation": "benchmarks.evaluation",
     "training": "benchmarks.training",

@@ -37,8 +37,10 @@ _WORKERS = 4  # at most: pricing holds Python's lock for a third of its time, so
 
 
 def find_extremes(prices: Mapping[str, NDArray[np.float64]]) -> Extremes:
-    """Of some plans' costs: [n] each."""
-    return {name: (float(np.fmin.reduce(v)), float(np.fmax.reduce(v))) for name, v in prices.items()}
+    """Of some plans' costs."""
+    return {
+        name: (float(np.fmin.reduce(v, axis=None)), float(np.fmax.reduce(v, axis=None))) for name, v in prices.items()
+    }
 
 
 def merge_extremes(some: Extremes, others: Extremes) -> Extremes:
@@ -128,11 +130,11 @@ class _Blocks:
         shape = (len(rows) // self._num_last, *self._last_shape)
         first = self._first_labels(rows[:: self._num_last, : self._split].tolist())
         columns = [_at(first, (shape[0], *(1 for _ in self._last_shape))), _at(self._last_labels, (1, *shape[1:]))]
-        for name in self._names:
-            varying = _collapse(prices[name].reshape(shape))
-            columns += [_at(number_matrix(varying.ravel()), varying.shape), _COMMA]
+        varying = {name: _collapse(prices[name].reshape(shape)) for name in self._names}
+        for values in varying.values():
+            columns += [_at(number_matrix(values.ravel()), values.shape), _COMMA]
         columns[-1] = _NEWLINE
-        return _squeeze(columns, shape), find_extremes(prices)
+        return _squeeze(columns, shape), find_extremes(varying)
 
     def _first_labels(self, rows: list[list[int]]) -> TextMatrix:
         chosen = ((cells[c] for cells, c in zip(self._first_cells, row, strict=True)) for row in rows)
@@ -161,7 +163,7 @@ def _collapse(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The values with every axis along which nothing changes cut to length 1."""
     bits = values.view(np.int64)  # as NaN differs from itself
     for axis in range(bits.ndim):
-        along = np.moveaxis(bits, axis, 0)
+        along = bits.swapaxes(axis, 0)
         if all(along[0].flat[0] == other.flat[0] and np.array_equal(along[0], other) for other in along[1:]):
             bits = bits.take([0], axis)
     return bits.view(np.float64)

@@ -51,14 +51,15 @@ def _plain(values: NDArray[np.float64]) -> bytes:
 
 def _whole(values: NDArray[np.int64]) -> TextMatrix:
     """Digits four at a time from a table, the last group first."""
-    num_groups = -(-len(str(int(values.max(initial=0)))) // _GROUP)
+    longest = len(str(int(values.max(initial=0))))
+    num_groups = -(-longest // _GROUP)
     groups = np.empty((len(values), num_groups), np.uint32)
     rest, leading = values, 2 * _RADIX
     for place in reversed(range(num_groups)):
         higher = rest // _RADIX
         groups[:, place] = _digits()[rest - higher * _RADIX + leading * (higher == 0)]
         rest, leading = higher, _RADIX
-    return groups.view(np.uint8).reshape(len(values), num_groups * _GROUP)
+    return groups.view(np.uint8).reshape(len(values), num_groups * _GROUP)[:, -longest:]
 
 
 @cache
