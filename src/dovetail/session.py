@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from dovetail.costs import COSTS, CostModel, measure_latency
 from dovetail.data import Dataset, Split
 from dovetail.errors import ConfigError, FormatError, unknown_name
-from dovetail.evaluation import METRICS, Calibration, Outcome, PtqEvaluator, RacingEvaluator, default_budget
+from dovetail.evaluation import (
+    METRICS,
+    Calibration,
+    Outcome,
+    PtqEvaluator,
+    RacingEvaluator,
+    ReferenceEvaluator,
+    default_budget,
+)
 from dovetail.evaluation.racing import sample_sizes
 from dovetail.evaluation.sizing import place
 from dovetail.evaluation.train_evaluator import TrainEvaluator, plan_seed
@@ -261,7 +269,7 @@ class Session:
         return self.built(plan)
 
     @cached_property
-    def _scorer(self) -> PtqEvaluator | TrainEvaluator | RacingEvaluator:
+    def _scorer(self) -> PtqEvaluator | ReferenceEvaluator | TrainEvaluator | RacingEvaluator:
         evaluation = self.config.evaluation
         self._on_stage(f"preparing {len(self.split):,} samples of the {evaluation.split} split")
         if evaluation.protocol == "train":
@@ -300,18 +308,32 @@ class Session:
         memory = self.config.evaluation.memory_bytes
         return default_budget(self.device) if memory is None else memory
 
-    def _ptq(self, samples: int, memory_budget: int) -> PtqEvaluator:
-        """What scores plans without training on the first so many samples."""
+    def _ptq(self, samples: int, memory_budget: int) -> PtqEvaluator | ReferenceEvaluator:
+        """What scores plans without training on the first so many samples; by the model's own code where its graph is
+        no more than the record of a run."""
+        evaluation, seed = self.config.evaluation, self.config.search.seed
+        split, calibration = self.split.take(samples), self.dataset.train
+        if not self.graph.is_replayable:
+            return ReferenceEvaluator(
+                self.graph,
+                self.model,
+                split,
+                self.quality_names,
+                device=self.device,
+                weights=evaluation.weights,
+                seed=seed,
+                calibration=calibration,
+            )
         return PtqEvaluator(
             self.graph,
             self.model,
-            self.split.take(samples),
+            split,
             self.quality_names,
             device=self.device,
             memory_budget=memory_budget,
-            weights=self.config.evaluation.weights,
-            seed=self.config.search.seed,
-            calibration=self.dataset.train,
+            weights=evaluation.weights,
+            seed=seed,
+            calibration=calibration,
         )
 
     def _signed_costs(self, plans: Sequence[Plan]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from dovetail.errors import TraceError
 from dovetail.graph import trace
 
 
-class Branching(nn.Module):
+class Refusing(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(4, 4)
@@ -18,8 +18,8 @@ class Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.fc(x)
         if y.sum() > 0:  # the line at fault
-            return y
-        return -y
+            raise ValueError("positive")
+        raise ValueError("negative")
 
 
 class Fixed(nn.Module):
@@ -31,9 +31,9 @@ class Fixed(nn.Module):
         return self.b(self.a(x).view(x.shape[0], 3, 4).flatten(1))
 
 
-def test_control_flow_on_values_is_an_error_that_names_the_line_and_the_way_out() -> None:
+def test_control_flow_on_values_in_a_model_that_does_not_run_is_an_error_that_names_the_line_and_the_way_out() -> None:
     with pytest.raises(TraceError, match=r"test_failure\.py:\d+: if y\.sum\(\) > 0.*torch\.where"):
-        trace(Branching(), (torch.randn(2, 4),))
+        trace(Refusing(), (torch.randn(2, 4),))
 
 
 def test_a_width_that_tracing_fixed_is_a_frozen_group_that_names_the_line() -> None:

@@ -215,7 +215,7 @@ class _Reader:
                     found.append(Site(operation.name, SiteKind.DATA_IN))
                 else:
                     found.append(None)
-            self.readers_of[root] = _distinct(found)
+            self.readers_of[root] = _distinct(found) or (None,)  # what no operator reads, the code itself has read
         return self.readers_of[root]
 
     def _results(self, node: fx.Node) -> list[fx.Node]:

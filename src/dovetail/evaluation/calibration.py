@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dovetail.data import Split
+from dovetail.errors import FormatError
 from dovetail.evaluation.cache import ValueCache
 from dovetail.evaluation.interpreter import Interpreter
 from dovetail.evaluation.numbering import Numbering
@@ -18,7 +19,7 @@ from dovetail.formats import Format
 from dovetail.formats.statistics import Statistics
 from dovetail.graph import Graph
 from dovetail.plan import Plan, Site, SiteKind
-from dovetail.transforms import Weights
+from dovetail.transforms import Weights, apply, observe
 
 __all__ = ["CALIBRATION_SAMPLES", "Calibration"]
 
@@ -64,7 +65,7 @@ class Calibration:
         """The plan with every activation's format concrete.
 
         Raises:
-            FormatError: A range cannot be read off the statistics.
+            FormatError: A range cannot be read off the statistics, or there are none.
         """
         open_formats = {
             site: fmt for site, fmt in plan.formats if site.kind is SiteKind.DATA_IN and fmt.needs_calibration
@@ -72,7 +73,14 @@ class Calibration:
         if not open_formats:
             return plan
         missing = {(site, _axis(fmt)) for site, fmt in open_formats.items()}
-        self._gather(plan.widths, [wanted for wanted in missing if (plan.widths, wanted) not in self._found])
+        gather = self._gather if self._graph.is_replayable else self._gather_from_code
+        gather(plan.widths, [wanted for wanted in missing if (plan.widths, wanted) not in self._found])
+        for site, axis in missing:
+            if (plan.widths, (site, axis)) not in self._found:
+                raise FormatError(
+                    f"site {site}: must be computed on some of the {len(self._split)} calibration samples to have its "
+                    "range read off them, and the model's code never came by it. Give it a format with a fixed range."
+                )
         concrete = {
             site: fmt.calibrate(self._found[plan.widths, (site, _axis(fmt))]) for site, fmt in open_formats.items()
         }
@@ -103,6 +111,23 @@ class Calibration:
                     seen = Statistics.of(by_number[numbers[slot]], axis)
                     before = self._found.get((widths, (site, axis)))
                     self._found[widths, (site, axis)] = seen if before is None else before + seen
+
+    @torch.no_grad()
+    def _gather_from_code(self, widths: Widths, wanted: list[Wanted]) -> None:
+        """Statistics of a model whose graph cannot stand in for it: of what its own code computes with."""
+        if not wanted:
+            return
+        model = apply(self._graph, self._model, Plan.of({}, dict(widths)), weights=self._weights, seed=self._seed)
+
+        def seen(site: Site, value: Tensor) -> None:
+            for axis in [axis for its, axis in wanted if its == site]:
+                found, key = Statistics.of(value, axis), (widths, (site, axis))
+                self._found[key] = self._found[key] + found if key in self._found else found
+
+        batch_size = default_batch_size(self._program, len(self._split), self._split.targets.device)
+        for part in pieces(len(self._split), batch_size):
+            sites = {site for site, _ in wanted}
+            observe(self._graph, model.eval(), sites, tuple(x[part] for x in self._split.inputs), seen)
 
 
 def _axis(fmt: Format) -> int | None:

@@ -90,7 +90,7 @@ class PtqEvaluator:
         calibration: where formats that need it read their range (`Calibration`); None: the split itself.
 
     Raises:
-        EvaluationError: The metrics do not go together or do not fit the targets.
+        EvaluationError: The metrics do not go together or do not fit the targets, or the graph is the record of a run.
     """
 
     def __init__(
@@ -109,6 +109,11 @@ class PtqEvaluator:
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise EvaluationError(f"batch_size: must be at least 1, got {batch_size}.")
+        if not graph.is_replayable:
+            raise EvaluationError(
+                "graph: must stand in for the model on any data, and this one is the record of a run. Use "
+                f"ReferenceEvaluator, which runs the model's own code. {graph.obstacle}"
+            )
         self._graph = graph
         self._device = torch.device(device)
         own = copy.deepcopy(model).to(self._device).eval()

@@ -82,6 +82,7 @@ def encode_graph(graph: Graph) -> dict[str, Any]:
         "normalised": dict(graph.normalised),
         "contracted": dict(graph.contracted),
         "attributes": [[a.module, a.name, a.index, _encode_size(a.size)] for a in graph.attributes],
+        "obstacle": graph.obstacle,
     }
 
 
@@ -116,6 +117,7 @@ def decode_graph(data: dict[str, Any]) -> Graph:
         normalised={name: tuple(names) for name, names in data["normalised"].items()},
         contracted={name: tuple(names) for name, names in data["contracted"].items()},
         attributes=tuple(SizeAttribute(m, name, index, _decode_size(s)) for m, name, index, s in data["attributes"]),
+        obstacle=data["obstacle"],
     )
 
 

@@ -14,7 +14,7 @@ from dovetail.graph.calls import Call
 from dovetail.graph.export import CALL_KEY, Exported, expression
 from dovetail.graph.functional import functionalise
 
-__all__ = ["Flat", "flatten_program"]
+__all__ = ["Flat", "Shape", "flatten_program"]
 
 Shape = tuple[sympy.Expr, ...]
 

@@ -14,7 +14,7 @@ import sympy
 import torch
 from torch import Tensor, fx
 
-from dovetail.errors import PlanError, UnknownSiteError, unknown_name
+from dovetail.errors import PlanError, TraceError, UnknownSiteError, unknown_name
 from dovetail.graph.attributes import SizeAttribute
 from dovetail.graph.groups import WidthGroup
 from dovetail.graph.layout import Layout, Use
@@ -50,6 +50,8 @@ class Graph:
             often.
         contracted: by group: operations that multiply activations and sum over its channels.
         attributes: integer attributes of the model's modules that follow the widths.
+        obstacle: why the model cannot be exported, or None. With one, the graph is the record of a run on the example
+            inputs: it says what that run computed, and other data may take another path.
     """
 
     module: fx.GraphModule
@@ -70,6 +72,23 @@ class Graph:
     normalised: Mapping[str, tuple[str, ...]]
     contracted: Mapping[str, tuple[str, ...]]
     attributes: tuple[SizeAttribute, ...]
+    obstacle: str | None = None
+
+    @property
+    def is_replayable(self) -> bool:
+        """Whether the graph may stand in for the model on any data."""
+        return self.obstacle is None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the graph before trusting figures that follow from it."""
+        if self.obstacle is None:
+            return ()
+        return (
+            f"{self.obstacle} Until then: widths stay as they are; costs are those of the path that the code takes on "
+            "the example inputs; formats act on calls that it makes alike on other inputs, and candidates are scored "
+            "by running it.",
+        )
 
     @cached_property
     def _operations(self) -> dict[str, Operation]:
@@ -193,7 +212,13 @@ class Graph:
         Args:
             tensors: every tensor of `tensor_names`, such as a resized model's `named_parameters` and `named_buffers`.
             inputs: the model's inputs, keyword inputs after positional ones.
+
+        Raises:
+            PlanError: A tensor is missing.
+            TraceError: The graph is the record of a run.
         """
+        if self.obstacle is not None:
+            raise TraceError(f"graph.run: a recorded graph must not be run; run the model itself. {self.obstacle}")
         if missing := [name for name in self.tensor_names if name not in tensors]:
             raise PlanError(f"graph.run: tensors must hold every parameter and buffer, {missing[0]!r} is missing.")
         values = (*(tensors[name] for name in self.tensor_names), *inputs)

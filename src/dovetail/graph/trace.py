@@ -9,8 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.export._trace
 from torch import Tensor, nn
 
+from dovetail.errors import TraceError
 from dovetail.graph.attributes import read_attributes
 from dovetail.graph.cache import graph_key, load_graph, save_graph
 from dovetail.graph.collect import find_widths, public, read_groups
@@ -19,9 +22,11 @@ from dovetail.graph.export import Exported, shadow, symbolic_export
 from dovetail.graph.failure import explain
 from dovetail.graph.flat import flatten_program
 from dovetail.graph.graph import Graph
+from dovetail.graph.lines import error_line
 from dovetail.graph.name import name_operations
 from dovetail.graph.probe import probe
 from dovetail.graph.propagate import follow_channels
+from dovetail.graph.record import record_graph
 
 __all__ = ["trace"]
 
@@ -38,6 +43,10 @@ def trace(
 ) -> Graph:
     """The graph of a model in eval mode. The model is read, never changed.
 
+    A model that cannot be exported but runs has the graph of one run on the example inputs (`Graph.obstacle` says why,
+    and so does a warning): its precision can be searched, its widths cannot. Such a graph follows from values and is
+    not cached.
+
     Args:
         model: any module that takes tensors and returns a tensor, or a tuple, mapping or dataclass whose first tensor
             counts.
@@ -47,7 +56,8 @@ def trace(
         progress: told what is being done, once it has taken a second.
 
     Raises:
-        TraceError: The model cannot be exported; the message names the line at fault and what to change.
+        TraceError: The model can neither be exported nor run on the example inputs; the message names the line at fault
+            and what to change.
 
     Example:
         >>> import torch
@@ -63,8 +73,8 @@ def trace(
         copied = shadow(model)
         examples = batched((*inputs, *keywords.values()))
         keywords = dict(zip(keywords, examples[len(inputs) :], strict=True))
-        graph = read_graph(copied, exported_or_explained(model, copied, examples[: len(inputs)], keywords))
-    if cache is not None:
+        graph = exported_or_recorded(model, copied, examples[: len(inputs)], keywords)
+    if cache is not None and graph.obstacle is None:
         save_graph(cache, key, graph)
     return graph
 
@@ -81,6 +91,30 @@ def _told(progress: Callable[[str], None] | None, text: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def exported_or_recorded(
+    model: nn.Module, copied: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Graph:
+    """The graph of an export; where there is none, of one run.
+
+    Raises:
+        TraceError: The model does not run either.
+    """
+    try:
+        return read_graph(copied, exported_or_explained(model, copied, inputs, kwargs))
+    except TraceError as error:
+        obstacle = error
+    try:
+        with quiet():
+            cause = obstacle.__cause__ or obstacle
+            line = error_line(cause) or type(model).__name__
+            graph = record_graph(shadow(model), inputs, kwargs, str(obstacle), line)
+    except Exception as error:  # whatever the model raises on its inputs, what keeps it from being exported is told
+        raise obstacle from error
+    for note in graph.notes:
+        logger.warning(note)
+    return graph
 
 
 def exported_or_explained(
@@ -107,7 +141,7 @@ def exported_or_explained(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """The exporter logs a traceback for what it then raises; the error is enough."""
+    """The exporter logs a traceback for what it then raises, and prints the graph so far; the error is enough."""
     loggers = [logging.getLogger(name) for name in ("torch._export", "torch._subclasses", "torch.export", "torch.fx")]
     states = [log.disabled for log in loggers]
     children = [
@@ -119,9 +153,12 @@ def quiet() -> Iterator[None]:
     states += [log.disabled for log in children]
     for log in loggers:
         log.disabled = True
+    exporter: Any = torch.export._trace
+    exporter.print = lambda *_, **__: None  # its module's own name, before the builtin one
     try:
         yield
     finally:
+        vars(exporter).pop("print", None)
         for log, state in zip(loggers, states, strict=True):
             log.disabled = state
 

@@ -266,7 +266,7 @@ def build_space(
         ConfigError: A rule matches nothing (unless optional), names a frozen group, has no choices, or gives a group no
             channels; or there is nothing to decide.
     """
-    notes: list[str] = []
+    notes = list(graph.notes)
     decisions = _precision_decisions(graph, precision, notes) + _width_decisions(graph, width, notes)
     if not decisions and not allow_empty:
         raise ConfigError(

@@ -8,6 +8,7 @@ from dovetail.graph import Graph
 from dovetail.plan import Plan
 from dovetail.transforms.importance import IMPORTANCE, Importance
 from dovetail.transforms.inherit import GroupChange, inheritance_report
+from dovetail.transforms.observe import observe
 from dovetail.transforms.quantise import QuantisedModel, quantise
 from dovetail.transforms.resize import Weights, resize
 
@@ -19,6 +20,7 @@ __all__ = [
     "Weights",
     "apply",
     "inheritance_report",
+    "observe",
     "quantise",
     "resize",
 ]

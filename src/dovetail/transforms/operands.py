@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-__all__ = ["is_operand", "is_written"]
+__all__ = ["is_activation", "is_operand", "is_written"]
 
 # Floating-point arguments that are no operands: running statistics and additive masks. Positions where they may come
 # unnamed.
@@ -32,6 +33,22 @@ def is_operand(function: Callable[..., Any], place: int | str) -> bool:
         (True, False, False)
     """
     return place not in _NAMES if isinstance(place, str) else place not in _POSITIONS.get(function, ())
+
+
+def is_activation(function: Callable[..., Any], place: int | str, value: object) -> bool:
+    """Whether an argument is what a format of `data_in` rounds: a floating-point operand that is no parameter.
+
+    Example:
+        >>> x, weight = torch.zeros(1, 2), torch.nn.Parameter(torch.zeros(2, 2))
+        >>> is_activation(F.linear, 0, x), is_activation(F.linear, 1, weight)
+        (True, False)
+    """
+    return (
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and not isinstance(value, nn.Parameter)
+        and is_operand(function, place)
+    )
 
 
 def is_written(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from dovetail.errors import FormatError, PlanError
 from dovetail.formats import Format, fake_quantise
 from dovetail.graph import Call, CallMode, Graph
 from dovetail.plan import Plan, Site, SiteKind
-from dovetail.transforms.operands import is_operand, is_written
+from dovetail.transforms.operands import is_activation, is_written
 
 __all__ = ["QuantisedModel", "quantise"]
 
@@ -75,7 +75,7 @@ def quantise(graph: Graph, model: nn.Module, plan: Plan) -> QuantisedModel:
     """
     graph.check(Plan(plan.formats))
     copied = copy.deepcopy(model)
-    return QuantisedModel(copied, _formats_by_call(graph, copied, plan))
+    return QuantisedModel(copied, _formats_by_call(graph, copied, plan), may_miss=not graph.is_replayable)
 
 
 def _formats_by_call(graph: Graph, model: nn.Module, plan: Plan) -> dict[Call, CallFormats]:
@@ -129,9 +129,10 @@ class QuantisedModel(nn.Module):
     Args:
         base: the model to run; owned by the quantised model from here on.
         formats: what to round, per call of the model's code.
+        may_miss: whether the code may take other ways than the one that was traced, without a warning.
     """
 
-    def __init__(self, base: nn.Module, formats: Mapping[Call, CallFormats]):
+    def __init__(self, base: nn.Module, formats: Mapping[Call, CallFormats], *, may_miss: bool = False):
         super().__init__()
         # The very dictionaries of the base: what is registered, moved or swapped here is so there. The base itself is
         # no child, so that no name gains a prefix.
@@ -141,6 +142,7 @@ class QuantisedModel(nn.Module):
         self._non_persistent_buffers_set = base._non_persistent_buffers_set
         object.__setattr__(self, "base", base)
         self.formats = dict(formats)
+        self.may_miss = may_miss
         self.training = base.training
 
     base: nn.Module
@@ -166,7 +168,7 @@ class QuantisedModel(nn.Module):
 
         with CallMode(self.base, rounded, wanted=self.formats):
             result = self.base(*args, **kwargs)
-        if missed:
+        if missed and not self.may_miss:
             warnings.warn(
                 f"{len(missed)} of {len(self.formats)} quantised calls were not made in a forward, {min(missed)} among "
                 "them: the code took another way than when it was traced, and what it did instead is not quantised.",
@@ -189,10 +191,10 @@ class QuantisedModel(nn.Module):
                 fmt = formats.weight_format
             elif value is bias:
                 fmt = formats.bias_format
-            elif isinstance(value, nn.Parameter) or not is_operand(function, place):
-                fmt = None
-            else:
+            elif is_activation(function, place, value):
                 fmt = formats.data_in
+            else:
+                fmt = None
             return value if fmt is None else fake_quantise(value, fmt)
 
         new_args = tuple(rounded(value, place) for place, value in enumerate(args))
