@@ -11,7 +11,16 @@ import pytest
 from dovetail.errors import StudyError
 from dovetail.plan import Plan
 from dovetail.record import Trial
-from dovetail.report import RunFiles, best_table, describe_best, front_table, print_table, results_dict, write_results
+from dovetail.report import (
+    RunFiles,
+    best_table,
+    describe_best,
+    describe_ranking,
+    front_table,
+    print_table,
+    results_dict,
+    write_results,
+)
 from dovetail.report.csv_file import write_trials_csv
 from dovetail.report.figures import format_duration
 from dovetail.report.run_files import write_atomically
@@ -54,6 +63,17 @@ def test_the_answer_names_the_top_and_the_cheapest_alike(header: StudyHeader, tr
     assert text.startswith("Best: trial 1 (accuracy 0.3 [0.2, 0.4] n=40, bits 8).")
     assert "not significantly worse: trial 2" in text
     assert describe_best(None) == "Best: none. No trial is complete and keeps every constraint."
+
+
+def test_an_order_that_the_samples_do_not_support_is_not_told_as_a_ranking(
+    header: StudyHeader, trials: list[Trial]
+) -> None:
+    assert describe_ranking(header, trials[:2]) is None  # only one keeps the constraint
+    told = describe_ranking(header, trials)  # [0.2, 0.4] and [0.15, 0.35] meet
+    assert told == "On these samples the others cannot be told from the first by accuracy: their order is no ranking."
+    far = dataclasses.replace(trials[2], score=Score((("accuracy", Measured(0.05, 40, 0.0, 0.1)),)))
+    told = describe_ranking(header, [trials[1], far])
+    assert told == "Every other of these 2 has a significantly worse accuracy than the first."
 
 
 def test_csv_has_a_column_per_decision_and_figure_in_full_precision(

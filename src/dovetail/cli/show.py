@@ -59,10 +59,12 @@ def show(
 
 def print_results(header: StudyHeader, trials: Sequence[Trial], top: int) -> None:
     """The best trials, the Pareto front, the answer in words, and what failed or could not be priced."""
-    from dovetail.report import best_table, describe_best, front_table, print_table
+    from dovetail.report import best_table, describe_best, describe_ranking, front_table, print_table
     from dovetail.search.best import find_best
 
     print_table(best_table(header, trials, top))
+    if (ranking := describe_ranking(header, trials, top)) is not None:
+        click.echo(f"{ranking}\n")
     if len(header.objectives) > 1:
         print_table(front_table(header, trials))
     click.echo(describe_best(find_best(trials, header.objectives, header.constraints, summed=header.weighted_sum)))

@@ -9,10 +9,19 @@ from dovetail.objective import Objective
 from dovetail.record import Trial
 from dovetail.report.figures import format_figure, format_measured
 from dovetail.report.tables import Table
-from dovetail.search.best import Best, find_best, find_front, is_within, weighted_sum
+from dovetail.search.best import Best, find_best, find_front, is_within, is_worse, weighted_sum
 from dovetail.study.header import StudyHeader
 
-__all__ = ["best_table", "describe_best", "front_table", "rank_trials", "results_dict", "scaled_metrics", "trial_dict"]
+__all__ = [
+    "best_table",
+    "describe_best",
+    "describe_ranking",
+    "front_table",
+    "rank_trials",
+    "results_dict",
+    "scaled_metrics",
+    "trial_dict",
+]
 
 COLUMNS = ("number", "software_metrics", "hardware_metrics", "scaled_metrics")
 
@@ -49,6 +58,19 @@ def best_table(header: StudyHeader, trials: Sequence[Trial], count: int = 10) ->
     rank = "by their weighted sum" if header.weighted_sum else f"by {', then '.join(o.name for o in header.objectives)}"
     ranked = rank_trials(header, trials, count)
     return _table(f"Best {len(ranked)} of {len(trials):,} trials, {rank}", header, ranked)
+
+
+def describe_ranking(header: StudyHeader, trials: Sequence[Trial], count: int = 10) -> str | None:
+    """How many of the best table's trials the samples cannot tell from its first; None where no figure is sampled."""
+    ranked = rank_trials(header, trials, count)
+    quality = next((o for o in header.objectives if ranked and ranked[0].measured(o.name) is not None), None)
+    if quality is None or len(ranked) < 2:
+        return None
+    alike = sum(not is_worse(trial, ranked[0], quality) for trial in ranked[1:])
+    if alike == 0:
+        return f"Every other of these {len(ranked)} has a significantly worse {quality.name} than the first."
+    others = "the others" if alike == len(ranked) - 1 else f"{alike} of the others"
+    return f"On these samples {others} cannot be told from the first by {quality.name}: their order is no ranking."
 
 
 def front_table(header: StudyHeader, trials: Sequence[Trial]) -> Table:

@@ -24,6 +24,7 @@ __all__ = [
     "compare_paired",
     "find_best",
     "find_front",
+    "is_worse",
     "is_within",
     "weighted_sum",
 ]
@@ -169,6 +170,12 @@ def _cheapest_alike(kept: Sequence[Trial], top: Trial, quality: Objective, costs
     return Best(
         top=top, cheapest=top, quality=quality.name, p_value=None, test="every cheaper plan is significantly worse"
     )
+
+
+def is_worse(trial: Trial, top: Trial, quality: Objective) -> bool:
+    """Whether the samples show that a trial is worse than the top: McNemar's test, or intervals that do not meet."""
+    p_value = _paired_p(top, trial, quality)
+    return p_value < SIGNIFICANCE if p_value is not None else not _intervals_meet(top, trial, quality)
 
 
 def _relative_cost(trial: Trial, reference: Trial, costs: Sequence[Objective]) -> float:
