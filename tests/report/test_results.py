@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dovetail.errors import StudyError
+from dovetail.evaluation import Measured, Score
 from dovetail.plan import Plan
 from dovetail.record import Trial
 from dovetail.report import (

@@ -24,8 +24,8 @@ __all__ = [
     "compare_paired",
     "find_best",
     "find_front",
-    "is_worse",
     "is_within",
+    "is_worse",
     "weighted_sum",
 ]
 
