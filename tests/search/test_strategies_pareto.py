@@ -15,13 +15,13 @@ from dovetail.search.strategies.acquisition import (
     expected_hypervolume_improvement,
     improvement_bound,
 )
+from dovetail.search.strategies.distances import decision_distances, decision_gaps
 from dovetail.search.strategies.gain import HypervolumeGain
 from dovetail.search.strategies.gaussian_process import (
     NOISE_FLOOR,
     Hyperparameters,
     Posterior,
     _loss,
-    decision_distances,
 )
 from dovetail.search.strategies.optuna_sampler import ParetoSampler
 from dovetail.search.strategies.pareto import ParetoStrategy
@@ -37,15 +37,20 @@ def observed():
     rng = np.random.default_rng(0)
     chosen = rng.permutation(len(rows))[:14]
     y = np.array([score(problem)(tuple(row))[0] for row in rows[chosen].tolist()])
-    hyper = Hyperparameters(lengths=(0.7, 1.5, 3.0), noise=1e-3)
-    return decision_distances(problem.space.decisions), hyper, rows, chosen, y
+    bends = (0.5, -1.0, 0.0, 2.0, 0.3, 0.0, -0.7, 0.2, 1.0)  # 3 + 2 + 4 gaps
+    hyper = Hyperparameters(lengths=(0.7, 1.5, 3.0), bends=bends, noise=1e-3)
+    return decision_gaps(problem.space.decisions), hyper, rows, chosen, y
 
 
-def dense_posterior(distances, hyper, rows, chosen, y):
+def dense_posterior(gaps, hyper, rows, chosen, y):
     """Textbook formulas with explicit inverses: mean, deviation at all rows."""
 
     def kernel(a, b):
-        apart = sum(t[a[:, d][:, None], b[:, d][None]] / hyper.lengths[d] for d, t in enumerate(distances))
+        bends = iter(hyper.bends)
+        apart = np.zeros((len(a), len(b)))
+        for d, gap_GCC in enumerate(gaps):
+            for gap_CC in gap_GCC:
+                apart += gap_CC[a[:, d][:, None], b[:, d][None]] * np.exp(next(bends)) / hyper.lengths[d]
         return np.exp(-apart)
 
     inverse = np.linalg.inv(kernel(rows[chosen], rows[chosen]) + (hyper.noise + NOISE_FLOOR) * np.eye(len(chosen)))
@@ -57,20 +62,20 @@ def dense_posterior(distances, hyper, rows, chosen, y):
 
 
 def test_the_posterior_equals_the_textbook_formulas(observed):
-    distances, hyper, rows, chosen, y = observed
-    posterior = Posterior(distances, hyper, rows[chosen], y, rows)
-    mean, deviation = dense_posterior(distances, hyper, rows, chosen, y)
+    gaps, hyper, rows, chosen, y = observed
+    posterior = Posterior(gaps, hyper, rows[chosen], y, rows)
+    mean, deviation = dense_posterior(gaps, hyper, rows, chosen, y)
     for found in (posterior.pool(), posterior.at(rows)):
         np.testing.assert_allclose(found[0], mean, atol=1e-4)
         np.testing.assert_allclose(found[1], deviation, atol=2e-4)
 
 
 def test_adding_one_by_one_equals_starting_with_all(observed):
-    distances, hyper, rows, chosen, y = observed
-    grown = Posterior(distances, hyper, rows[chosen[:5]], y[:5], rows)
+    gaps, hyper, rows, chosen, y = observed
+    grown = Posterior(gaps, hyper, rows[chosen[:5]], y[:5], rows)
     for i in range(5, len(chosen)):
         grown.add(rows[chosen[i]], float(y[i]))
-    whole = Posterior(distances, hyper, rows[chosen], y, rows)
+    whole = Posterior(gaps, hyper, rows[chosen], y, rows)
     # the profiled mean and variance stay those of the last fit: with them equal, only the update is compared
     shrunk, expected = (p.pool()[1] / np.sqrt(p.variance) for p in (grown, whole))
     np.testing.assert_allclose(shrunk, expected, atol=1e-3)
@@ -78,8 +83,8 @@ def test_adding_one_by_one_equals_starting_with_all(observed):
 
 
 def test_believing_a_row_moves_no_mean_and_can_be_forgotten(observed):
-    distances, hyper, rows, chosen, y = observed
-    posterior = Posterior(distances, hyper, rows[chosen], y, rows)
+    gaps, hyper, rows, chosen, y = observed
+    posterior = Posterior(gaps, hyper, rows[chosen], y, rows)
     before, state = posterior.pool(), posterior.state()
     posterior.add(rows[-1], None)
     np.testing.assert_array_equal(posterior.pool()[0], before[0])
@@ -89,12 +94,15 @@ def test_believing_a_row_moves_no_mean_and_can_be_forgotten(observed):
 
 
 def test_the_gradient_of_the_likelihood_is_its_slope(observed):
-    distances, hyper, rows, chosen, y = observed
-    apart = np.stack([t[rows[chosen][:, d][:, None], rows[chosen][:, d][None]] for d, t in enumerate(distances)])
-    theta, y = np.log(np.append(hyper.lengths, hyper.noise)), (y - y.mean()) / y.std()
-    _, gradient = _loss(theta, apart, y)
+    gaps, hyper, rows, chosen, y = observed
+    near = rows[chosen]
+    apart = np.concatenate([g[:, near[:, d][:, None], near[:, d][None]] for d, g in enumerate(gaps)])
+    owner = np.repeat(np.arange(3), [3, 2, 4])
+    theta = np.concatenate([np.log(hyper.lengths), hyper.bends, [np.log(hyper.noise)]])
+    y = (y - y.mean()) / y.std()
+    _, gradient = _loss(theta, apart, owner, y)
     for i, step in enumerate(1e-5 * np.eye(len(theta))):
-        slope = (_loss(theta + step, apart, y)[0] - _loss(theta - step, apart, y)[0]) / 2e-5
+        slope = (_loss(theta + step, apart, owner, y)[0] - _loss(theta - step, apart, owner, y)[0]) / 2e-5
         assert gradient[i] == pytest.approx(slope, rel=1e-3, abs=1e-4)
 
 
@@ -103,6 +111,13 @@ def test_distances_grow_with_size_from_zero_to_one():
         assert (np.diff(table[0]) > 0).all()
         assert table[0, 0] == 0
         assert table[0, -1] == pytest.approx(1)
+
+
+def test_gaps_lie_between_the_choices_on_their_two_sides_and_sum_to_the_distance():
+    gaps = decision_gaps(sample_problem((4, 3, 5)).space.decisions)
+    assert [len(g) for g in gaps] == [3, 2, 4]
+    assert (gaps[0][1] > 0).tolist() == [[False, False, True, True]] * 2 + [[True, True, False, False]] * 2
+    assert gaps[2].sum(axis=0)[0, -1] == pytest.approx(1)
 
 
 def test_choices_of_one_size_are_apart_and_repeats_are_not():

@@ -1,11 +1,15 @@
 """A Gaussian process over plans, kept up to date observation by observation.
 
-Legend: N observed rows, P pool rows (the candidates), D decisions, C choices of one decision.
+Legend: N observed rows, P pool rows (the candidates), D decisions, C choices of one decision, G gaps of all decisions.
 
-Kernel. Two choices a, b of decision d lie `distance_CC[a, b]` apart; rows x, x' covary as prod_d exp(-distance_d(x_d,
-x'_d) / l_d), the Laplace kernel with a length per decision (its relevance). Quality is modelled as constant mean +
-s^2 x (kernel + noise); the mean and s^2 are profiled out of the likelihood, lengths and noise maximise it under
-log-normal priors.
+Kernel. Between two choices of decision d lie gaps g of width w_dg; rows covary as
+
+    k(x, x') = prod_d exp(-(1 / l_d) x sum of w_dg e^(bend_dg) over the gaps g between x_d and x'_d)
+
+the Laplace kernel with a length per decision (its relevance) on an axis that bends where the data say so: that a step
+from 12 to 8 bits costs much in one layer and nothing in another, no fixed axis knows. Quality is modelled as constant
+mean + s^2 x (kernel + noise); the mean and s^2 are profiled out of the likelihood, lengths, bends and noise maximise it
+under log-normal priors.
 
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, algorithm 2.1 and section 5.4.1.
 """
@@ -20,92 +24,110 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
 
-from dovetail.search.space import Decision, Rows
+from dovetail.search.space import Rows
 
-__all__ = ["Hyperparameters", "Posterior", "decision_distances", "fit"]
+__all__ = ["Hyperparameters", "Posterior", "correlations", "fit"]
 
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 
 # Mean and deviation of log length: across its range a decision alone leaves a correlation of about a half.
 LENGTH_PRIOR = (0.4, 0.8)
+LENGTH_BOUNDS = (-3.0, 3.0)  # of log length: no decision is ever believed to have no effect at all
+# Deviation of a bend: a gap counts for a third or for three times as much as its width says.
+BEND_DEVIATION = 1.2
+BEND_BOUNDS = (-4.0, 4.0)
 # Of log noise: accuracy on a finite sample is a step function, so a thousandth of the variance is noise.
 NOISE_PRIOR = (-6.9, 1.0)
 NOISE_FLOOR = 1e-5  # keeps the Cholesky factor well away from singular in 32-bit updates
 LIKELIHOOD_ROWS = 256  # the likelihood of this many rows pins the lengths down; more only cost n^3
 
 
-def decision_distances(decisions: Sequence[Decision]) -> tuple[Floats, ...]:
-    """How far apart the choices of each decision lie: [C, C] per decision, 1 from its smallest to its largest.
-
-    Precision: the error of rounding halves with each bit, so a choice of b bits stands at 1 - 2^-(b - fewest bits).
-    Width: each doubling counts the same, so a choice stands at log(width). A tenth of the distance is by rank, so that
-    no two sizes coincide. Choices of equal size that differ (say in frac_width, or integer against float) are a quarter
-    apart, whichever they are.
-    """
-    return tuple(_distances(decision) for decision in decisions)
-
-
-def _distances(decision: Decision) -> Floats:
-    size_C = np.asarray(decision.sizes, dtype=np.float64)
-    values, rank_C = np.unique(size_C, return_inverse=True)
-    place = 1 - 2.0 ** -(values - values[0]) if decision.kind == "precision" else np.log(values / values[0])
-    if len(values) > 1:
-        place = 0.9 * place / place[-1] + 0.1 * np.linspace(0, 1, len(values))
-    place_C = place[rank_C]
-    effect_C = np.asarray(decision.first_equal)
-    ties = len(values) < len(np.unique(effect_C))
-    differ_CC = (effect_C[:, None] != effect_C[None]) * (0.25 if ties else 0.0)
-    return np.asarray(np.abs(place_C[:, None] - place_C[None]) + differ_CC)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hyperparameters:
-    """What the likelihood chooses: a length per decision, and the noise as a share of the signal's variance."""
+    """What the likelihood chooses.
+
+    Args:
+        lengths: per decision.
+        bends: per gap, decision after decision: log of the factor by which it is wider than its width.
+        noise: as a share of the signal's variance.
+    """
 
     lengths: tuple[float, ...]
+    bends: tuple[float, ...]
     noise: float
 
     @classmethod
-    def initial(cls, decisions: int) -> Hyperparameters:
+    def initial(cls, gaps: Sequence[Floats]) -> Hyperparameters:
         """The modes of the priors."""
-        return cls(lengths=(float(np.exp(LENGTH_PRIOR[0])),) * decisions, noise=float(np.exp(NOISE_PRIOR[0])))
+        return cls(
+            lengths=(float(np.exp(LENGTH_PRIOR[0])),) * len(gaps),
+            bends=(0.0,) * sum(map(len, gaps)),
+            noise=float(np.exp(NOISE_PRIOR[0])),
+        )
+
+
+def correlations(gaps: Sequence[Floats], hyper: Hyperparameters) -> list[Floats]:
+    """exp(-bent distance / length) between the choices of each decision: [C, C] per decision."""
+    rates = np.exp(hyper.bends) / np.repeat(hyper.lengths, [len(gap_GCC) for gap_GCC in gaps])
+    parts = np.split(rates, np.cumsum([len(gap_GCC) for gap_GCC in gaps])[:-1])
+    return [np.exp(-np.tensordot(part, gap_GCC, axes=1)) for part, gap_GCC in zip(parts, gaps, strict=True)]
 
 
 def fit(
-    distances: Sequence[Floats], rows_ND: Rows, y_N: Floats, start: Hyperparameters, *, iterations: int = 30
+    gaps: Sequence[Floats], rows_ND: Rows, y_N: Floats, start: Hyperparameters, *, iterations: int = 30
 ) -> Hyperparameters:
-    """Hyper-parameters that maximise likelihood x prior, by L-BFGS from `start`; of the newest rows where many."""
+    """Hyper-parameters that maximise likelihood x prior, by L-BFGS from `start`; of the newest rows where many.
+
+    Args:
+        gaps: from `decision_gaps`.
+        rows_ND, y_N: what was observed.
+        start: where to begin.
+        iterations: of L-BFGS at most.
+    """
     rows_ND, y_N = rows_ND[-LIKELIHOOD_ROWS:], y_N[-LIKELIHOOD_ROWS:]
     deviation = y_N.std()
     if len(y_N) < 2 or deviation == 0:
         return start
     y_N = (y_N - y_N.mean()) / deviation
-    apart_DNN = np.stack([table[rows_ND[:, d][:, None], rows_ND[:, d][None]] for d, table in enumerate(distances)])
-    theta = np.log(np.append(start.lengths, start.noise))
-    bounds = [(-3.0, 5.0)] * len(distances) + [(-11.0, 0.0)]
+    apart_GNN = np.concatenate([g[:, rows_ND[:, d][:, None], rows_ND[:, d][None]] for d, g in enumerate(gaps)])
+    owner_G = np.repeat(np.arange(len(gaps)), [len(g) for g in gaps])
+    theta = np.concatenate([np.log(start.lengths), start.bends, [np.log(start.noise)]])
+    bounds = [LENGTH_BOUNDS] * len(gaps) + [BEND_BOUNDS] * len(owner_G) + [(-11.0, 0.0)]
     found = minimize(
-        _loss, theta, args=(apart_DNN, y_N), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations}
+        _loss,
+        theta,
+        args=(apart_GNN, owner_G, y_N),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": iterations},
     )
-    best = np.exp(found.x)
-    return Hyperparameters(lengths=tuple(map(float, best[:-1])), noise=float(best[-1]))
+    lengths, bends, noise = np.split(found.x, [len(gaps), len(found.x) - 1])
+    return Hyperparameters(
+        lengths=tuple(np.exp(lengths).tolist()), bends=tuple(bends.tolist()), noise=float(np.exp(noise[0]))
+    )
 
 
-def _loss(theta: Floats, apart_DNN: Floats, y_N: Floats) -> tuple[float, Floats]:
-    """Negative log of (likelihood x prior), mean and variance profiled out, and its gradient."""
-    count, decisions = len(y_N), len(apart_DNN)
-    lengths, noise = np.exp(theta[:-1]), float(np.exp(theta[-1]))
-    kernel_NN = np.exp(-np.tensordot(1 / lengths, apart_DNN, axes=1))
+def _loss(theta: Floats, apart_GNN: Floats, owner_G: NDArray[np.int64], y_N: Floats) -> tuple[float, Floats]:
+    """Negative log of (likelihood x prior), mean and variance profiled out, and its gradient by (log lengths, bends,
+    log noise)."""
+    count, decisions = len(y_N), len(theta) - len(owner_G) - 1
+    noise = float(np.exp(theta[-1]))
+    rate_G = np.exp(theta[decisions:-1] - theta[owner_G])
+    kernel_NN = np.exp(-np.tensordot(rate_G, apart_GNN, axes=1))
     factor_NN = np.linalg.cholesky(kernel_NN + (noise + NOISE_FLOOR) * np.eye(count))
     inverse_NN = cho_solve((factor_NN, True), np.eye(count))
     residual_N = y_N - _profiled_mean(inverse_NN.sum(axis=0), y_N)
     alpha_N = inverse_NN @ residual_N
     variance = max(float(residual_N @ alpha_N) / count, 1e-12)
     weight_NN = 0.5 * (inverse_NN - np.outer(alpha_N, alpha_N) / variance)
-    inner_NN = weight_NN * kernel_NN
-    gradient = np.append(np.tensordot(apart_DNN, inner_NN, axes=2) / lengths, np.trace(weight_NN) * noise)
-    centre = np.append(np.full(decisions, LENGTH_PRIOR[0]), NOISE_PRIOR[0])
-    spread = np.append(np.full(decisions, LENGTH_PRIOR[1]), NOISE_PRIOR[1])
+    slope_G = rate_G * np.tensordot(apart_GNN, weight_NN * kernel_NN, axes=2)
+    gradient = np.concatenate([np.bincount(owner_G, slope_G, decisions), -slope_G, [np.trace(weight_NN) * noise]])
+    centre = np.concatenate([np.full(decisions, LENGTH_PRIOR[0]), np.zeros(len(owner_G)), [NOISE_PRIOR[0]]])
+    spread = np.concatenate(
+        [np.full(decisions, LENGTH_PRIOR[1]), np.full(len(owner_G), BEND_DEVIATION), [NOISE_PRIOR[1]]]
+    )
     z = (theta - centre) / spread
     loss = 0.5 * count * np.log(variance) + np.log(np.diag(factor_NN)).sum() + 0.5 * float(z @ z)
     return float(loss), gradient + z / spread
@@ -123,16 +145,16 @@ class Posterior:
     O(N^2 x P). V is kept in 32 bits.
 
     Args:
-        distances: from `decision_distances`.
-        hyper: lengths and noise.
+        gaps: from `decision_gaps`.
+        hyper: lengths, bends and noise.
         rows_ND, y_N: what was observed.
         pool_PD: the candidates.
     """
 
     def __init__(
-        self, distances: Sequence[Floats], hyper: Hyperparameters, rows_ND: Rows, y_N: Floats, pool_PD: Rows
+        self, gaps: Sequence[Floats], hyper: Hyperparameters, rows_ND: Rows, y_N: Floats, pool_PD: Rows
     ) -> None:
-        self._tables = [np.exp(-table / length) for table, length in zip(distances, hyper.lengths, strict=True)]
+        self._tables = correlations(gaps, hyper)
         self._tables32 = [table.astype(np.float32) for table in self._tables]
         self._noise = hyper.noise + NOISE_FLOOR
         self._pool_DP = np.ascontiguousarray(pool_PD.T)

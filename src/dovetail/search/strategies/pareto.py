@@ -16,8 +16,8 @@ from dovetail.search.problem import Problem
 from dovetail.search.space import Row, Rows
 from dovetail.search.strategies.base import Ledger, neighbours
 from dovetail.search.strategies.cost_scale import CostScale
+from dovetail.search.strategies.distances import decision_distances
 from dovetail.search.strategies.gain import Bound, Gain, HypervolumeGain, SumGain, probability_of_keeping
-from dovetail.search.strategies.gaussian_process import decision_distances
 from dovetail.search.strategies.initial_design import spread_along_costs
 from dovetail.search.strategies.pool import list_pool, sample_pool
 from dovetail.search.strategies.quality_model import QualityModel

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail.search.space import Decision, Row, Rows
-from dovetail.search.strategies.gaussian_process import Hyperparameters, Posterior, decision_distances, fit
+from dovetail.search.strategies.distances import decision_gaps
+from dovetail.search.strategies.gaussian_process import Hyperparameters, Posterior, fit
 
 __all__ = ["QualityModel"]
 
@@ -29,8 +30,8 @@ class QualityModel:
     """
 
     def __init__(self, decisions: Sequence[Decision], qualities: int) -> None:
-        self._distances = decision_distances(decisions)
-        self._hyper = [Hyperparameters.initial(len(decisions)) for _ in range(qualities)]
+        self._gaps = decision_gaps(decisions)
+        self._hyper = [Hyperparameters.initial(self._gaps) for _ in range(qualities)]
         self._rows: list[Row] = []
         self._told: list[Floats | None] = []
         self._posteriors: list[Posterior] = []
@@ -76,8 +77,8 @@ class QualityModel:
         """Choose hyper-parameters anew and model a pool."""
         rows, values, count = np.array(self._rows), self.values(), len(self._rows)
         for q, hyper in enumerate(self._hyper):
-            self._hyper[q] = fit(self._distances, rows, values[:, q], hyper, iterations=30 if count < 100 else 10)
-        self._posteriors = [Posterior(self._distances, h, rows, values[:, q], pool) for q, h in enumerate(self._hyper)]
+            self._hyper[q] = fit(self._gaps, rows, values[:, q], hyper, iterations=30 if count < 100 else 10)
+        self._posteriors = [Posterior(self._gaps, h, rows, values[:, q], pool) for q, h in enumerate(self._hyper)]
         self._fit_at = count + max(1, count // REFITS)
         self._settle()
 
