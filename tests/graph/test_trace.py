@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dovetail.errors import PlanError, UnknownSiteError
+from dovetail.errors import PlanError, TraceError, UnknownSiteError
 from dovetail.formats import parse
 from dovetail.graph import Call, CallMode, Graph, trace
 from dovetail.plan import Plan, Site, SiteKind
@@ -145,3 +146,14 @@ def test_calls_are_numbered_alike_in_train_and_eval_mode() -> None:
         seen[mode] = [c for c in calls if c.function in ("relu", "conv2d", "batch_norm", "linear", "cat") or not c.path]
     assert seen[True] == seen[False]
     assert Call("", "add", 0) in seen[False]
+
+
+class DependsOnValues(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_the_exporter_prints_nothing_of_a_model_that_it_does_not_follow(capfd: pytest.CaptureFixture[str]) -> None:
+    with contextlib.suppress(TraceError):
+        trace(DependsOnValues(), (torch.randn(2, 4),))
+    assert capfd.readouterr().err == ""

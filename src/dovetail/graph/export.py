@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import sympy
 import torch
 import torch.fx.experimental._config as fx_config
-import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim, ExportedProgram, export
@@ -24,7 +25,7 @@ from dovetail.graph.heads import Heads, find_heads, set_heads
 from dovetail.graph.lines import model_line
 from dovetail.graph.standins import stand_in
 
-__all__ = ["Exported", "expression", "shadow", "symbolic_export"]
+__all__ = ["Exported", "FixedBatchError", "expression", "shadow", "symbolic_export"]
 
 CALL_KEY = "dovetail"
 
@@ -50,6 +51,19 @@ class Exported:
     bindings: dict[sympy.Symbol, int]
     equations: tuple[tuple[sympy.Expr, sympy.Expr], ...]
     pinned: dict[tuple[str, int], str]
+
+
+class FixedBatchError(Exception):
+    """The export holds for the example's batch alone.
+
+    Args:
+        batch: the example's.
+        line: the line of the model that made it a constant; empty where it is not known.
+    """
+
+    def __init__(self, batch: int, line: str):
+        super().__init__(f"the batch became the constant {batch}")
+        self.line = line
 
 
 class Pinned:
@@ -81,7 +95,7 @@ class Functional(nn.Module):
             set_heads(model.get_submodule(heads.path), heads, number, width)
             heads_of[heads.path] = [(number * heads.repeats, width), (number, width)]
 
-        environment = _shape_environment(tensors)
+        environment = _shape_environment((*tensors.values(), *inputs, *kwargs.values()))
         version = environment._replacements_version_counter if environment is not None else 0
 
         def annotated(call: Call, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -130,7 +144,11 @@ def symbolic_export(
         model: a shadow of the user's model.
         inputs: example inputs; the first dimension of each tensor is the batch and must not be 1.
         kwargs: example keyword inputs.
-        constant: leave every width and the batch a constant.
+        constant: leave every width a constant, and only the batch symbolic.
+
+    Raises:
+        FixedBatchError: The model's code makes the batch a constant.
+        Exception: Whatever the model's code and the exporter's own checks raise.
     """
     parameters = dict(model.named_parameters())
     heads = () if constant else find_heads(model)
@@ -141,21 +159,21 @@ def symbolic_export(
     kernels = kernel_parameters(model)
     shapes = {
         "tensors": {
-            name: {i: Dim.STATIC if name in kernels and i > 1 else Dim.AUTO for i in range(t.ndim)}
+            name: {i: Dim.STATIC if constant or (name in kernels and i > 1) else Dim.AUTO for i in range(t.ndim)}
             for name, t in tensors.items()
         },
         "sizes": {name: {0: Dim.AUTO} for name in sizes},
         "inputs": tuple(_input_shape(x) for x in inputs),
         "kwargs": {key: _input_shape(x) for key, x in kwargs.items()},
     }
-    if constant:
-        shapes = pytree.tree_map(lambda dim: Dim.STATIC if dim is Dim.AUTO else dim, shapes)
     # Without duck shaping, equal sizes are not the same size.
     duck_shaping_off = fx_config.patch(use_duck_shape=False)  # type: ignore[attr-defined]
-    with duck_shaping_off, preserve_node_meta(), torch.no_grad():
+    # Of a model that it does not follow, the exporter prints half a graph on standard error; what it raises is enough.
+    with duck_shaping_off, preserve_node_meta(), torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
         functional = Functional(model, heads)
         program = export(functional, (tensors, sizes, inputs, dict(kwargs)), dynamic_shapes=shapes, strict=False)
     environment = _environment(program)
+    _require_batch(environment, functional.pinned.lines)
     bindings = {symbol: int(size) for symbol, size in environment.backed_var_to_val.items()}
     return Exported(
         program,
@@ -192,13 +210,23 @@ def _environment(program: ExportedProgram) -> ShapeEnv:
     return environment
 
 
-def _shape_environment(tensors: dict[str, Tensor]) -> ShapeEnv | None:
-    sizes: Iterator[Any] = (size for t in tensors.values() for size in t.shape)
+def _shape_environment(values: Iterable[Any]) -> ShapeEnv | None:
+    sizes: Iterator[Any] = (size for value in values if isinstance(value, Tensor) for size in value.shape)
     first = next((size for size in sizes if isinstance(size, torch.SymInt)), None)
     return first.node.shape_env if first is not None else None
 
 
 _SOURCE = re.compile(r"L\['tensors'\]\['([^']+)'\]\.size\(\)\[(\d+)\]")
+
+
+_BATCH = re.compile(r"L\['(inputs|kwargs)'\]\[[^\]]+\]\.size\(\)\[0\]")
+
+
+def _require_batch(environment: ShapeEnv, lines: dict[sympy.Symbol, str]) -> None:
+    for symbol, sources in environment.var_to_sources.items():
+        size = environment.replace(symbol)
+        if size.is_Integer and any(_BATCH.fullmatch(str(source.name)) for source in sources):
+            raise FixedBatchError(int(size), lines.get(symbol, ""))
 
 
 def _pinned(environment: ShapeEnv, lines: dict[sympy.Symbol, str]) -> dict[tuple[str, int], str]:
