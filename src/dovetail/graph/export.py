@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -168,8 +166,7 @@ def symbolic_export(
     }
     # Without duck shaping, equal sizes are not the same size.
     duck_shaping_off = fx_config.patch(use_duck_shape=False)  # type: ignore[attr-defined]
-    # Of a model that it does not follow, the exporter prints half a graph on standard error; what it raises is enough.
-    with duck_shaping_off, preserve_node_meta(), torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
+    with duck_shaping_off, preserve_node_meta(), torch.no_grad():
         functional = Functional(model, heads)
         program = export(functional, (tensors, sizes, inputs, dict(kwargs)), dynamic_shapes=shapes, strict=False)
     environment = _environment(program)

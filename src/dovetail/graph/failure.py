@@ -5,12 +5,19 @@ from __future__ import annotations
 from torch import nn
 
 from dovetail.errors import TraceError
+from dovetail.graph.export import FixedBatchError
 from dovetail.graph.lines import error_line
 
-__all__ = ["explain"]
+__all__ = ["explain", "fault_line"]
 
 # What the exporter's errors say -> what is the matter and the way out; the first that is found counts.
 _ADVICE = (
+    (
+        ("FixedBatchError",),
+        "its code makes a constant of the batch, which is the first dimension of every input",
+        "use sizes as tensors have them (`x.shape[0]`, without `int()`, `range()` or NumPy), or leave one size to "
+        "`-1` or `flatten`",
+    ),
     (
         ("GuardOnDataDependentSymNode", "data-dependent", "Could not guard", "Could not extract specialized integer"),
         "its control flow or a size depends on the values of a tensor",
@@ -39,6 +46,12 @@ _ADVICE = (
 )
 
 
+def fault_line(model: nn.Module, error: BaseException) -> str:
+    """The line of the model's code at fault for an error of the exporter; the model's class where it is not known."""
+    line = error.line if isinstance(error, FixedBatchError) else error_line(error)
+    return line or type(model).__name__
+
+
 def explain(model: nn.Module, error: Exception) -> TraceError:
     """The error to raise for a model that the exporter refuses.
 
@@ -51,6 +64,6 @@ def explain(model: nn.Module, error: Exception) -> TraceError:
         ((m, w) for signs, m, w in _ADVICE if any(sign in text for sign in signs)),
         ("the exporter does not follow it", "try `torch.export.export` on it, which says more; simplify that line"),
     )
-    where = error_line(error) or type(model).__name__
+    where = fault_line(model, error)
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return TraceError(f"{where}: the model cannot be exported as a graph: {matter}. Got {first!r}. To do: {way_out}.")

@@ -19,10 +19,9 @@ from dovetail.graph.cache import graph_key, load_graph, save_graph
 from dovetail.graph.collect import find_widths, public, read_groups
 from dovetail.graph.divide import divide
 from dovetail.graph.export import Exported, shadow, symbolic_export
-from dovetail.graph.failure import explain
+from dovetail.graph.failure import explain, fault_line
 from dovetail.graph.flat import flatten_program
 from dovetail.graph.graph import Graph
-from dovetail.graph.lines import error_line
 from dovetail.graph.name import name_operations
 from dovetail.graph.probe import probe
 from dovetail.graph.propagate import follow_channels
@@ -107,8 +106,7 @@ def exported_or_recorded(
         obstacle = error
     try:
         with quiet():
-            cause = obstacle.__cause__ or obstacle
-            line = error_line(cause) or type(model).__name__
+            line = fault_line(model, obstacle.__cause__ or obstacle)
             graph = record_graph(shadow(model), inputs, kwargs, str(obstacle), line)
     except Exception as error:  # whatever the model raises on its inputs, what keeps it from being exported is told
         raise obstacle from error
