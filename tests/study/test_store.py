@@ -104,12 +104,12 @@ def test_a_damaged_trial_names_itself(tmp_path: Path, header: StudyHeader, trial
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_an_error_with_a_way_out(tmp_path: Path, header: StudyHeader) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(StudyError, match="choose another with --out"):
+    with pytest.raises(StudyError, match="choose another with --out or --storage"):
         Study.create(tmp_path / "s.db", "a", header)
 
 
 def test_a_missing_folder_is_an_error_with_a_way_out(tmp_path: Path, header: StudyHeader) -> None:
-    with pytest.raises(StudyError, match="choose another with --out"):
+    with pytest.raises(StudyError, match="choose another with --out or --storage"):
         Study.create(tmp_path / "none" / "s.db", "a", header)
 
 

@@ -233,11 +233,12 @@ def _advice(cause: str) -> str:
     text = cause.lower()
     remedies: Iterable[tuple[str, str]] = (
         ("full", "Free some space and run the same command again: it goes on from the last stored trial."),
-        ("readonly", "The folder must be writable; choose another with --out."),
-        ("read-only", "The folder must be writable; choose another with --out."),
-        ("unable to open", "The folder must exist and be writable; choose another with --out."),
-        ("not a database", "The file is something else or damaged; choose another --out."),
-        ("malformed", "The file is damaged; choose another --out."),
+        ("disk i/o", "Free some space, as a full disk does this too, and run the same command again: it goes on."),
+        ("readonly", "The folder must be writable; choose another with --out or --storage."),
+        ("read-only", "The folder must be writable; choose another with --out or --storage."),
+        ("unable to open", "The folder must exist and be writable; choose another with --out or --storage."),
+        ("not a database", "The file is something else or damaged; choose another with --out or --storage."),
+        ("malformed", "The file is damaged; choose another with --out or --storage."),
         ("locked", "Another program holds it; end that one first."),
     )
     for sign, remedy in remedies:
