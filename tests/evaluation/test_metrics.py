@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, log_loss, top_k_accuracy_score
 
 from dovetail.errors import EvaluationError
-from dovetail.evaluation.metrics import METRICS, MetricSet, are_correct, is_correct
+from dovetail.evaluation.metrics import METRICS, MetricSet, are_correct, is_correct, target_classes
 from dovetail.evaluation.score import Score
 
 CLASSIFICATION = [name for name, metric in METRICS.items() if metric.task == "classification"]
@@ -59,8 +59,8 @@ def test_answers_of_several_plans_at_once_are_those_of_each_ties_included(classe
     outputs = torch.randint(0, 3, (300, 4, classes), generator=generator).float()
     outputs[0] = float("inf")
     targets = torch.randint(0, classes, (300,), generator=generator)
-    together = are_correct(outputs, targets)
-    assert all(torch.equal(together[i], is_correct(outputs[:, i], targets)) for i in range(4))
+    together = are_correct(outputs, target_classes(targets, classes))
+    assert all((together[i] == is_correct(outputs[:, i], targets).numpy()).all() for i in range(4))
 
 
 def test_regression_figures_match_their_definitions_by_hand() -> None:

@@ -9,7 +9,7 @@ from torch import nn
 from dovetail.data import Split
 from dovetail.evaluation import PtqEvaluator, ReferenceEvaluator
 from dovetail.evaluation.program import compile_program
-from dovetail.evaluation.tail import find_tail, has_exact_sums, keeps_bits
+from dovetail.evaluation.tail import find_tail, has_exact_sums, keeps_bits, row_steps
 from dovetail.formats import parse
 from dovetail.graph import trace
 from dovetail.plan import Plan, Site, SiteKind
@@ -31,17 +31,19 @@ def test_a_program_that_ends_otherwise_has_no_tail() -> None:
 
 def test_sums_are_exact_up_to_the_dtypes_integers_and_not_beyond() -> None:
     data, weight = parse("fixed(16,0)"), parse("fixed(16,0)")
-    row = torch.full((1, 4), 1024.0)
-    assert has_exact_sums(torch.full((1, 4), 4096.0), data, [row], [weight])  # 4096 x 4 x 1024 = 2**24
-    assert not has_exact_sums(torch.full((1, 4), 4097.0), data, [row], [weight])
-    assert has_exact_sums(torch.full((1, 4), 4097.0).double(), data, [row.double()], [weight])
+    rows = [row_steps(torch.full((1, 4), 1024.0), weight)]
+    assert has_exact_sums(torch.full((1, 4), 4096.0), data, rows)  # 4096 x 4 x 1024 = 2**24
+    assert not has_exact_sums(torch.full((1, 4), 4097.0), data, rows)
+    assert has_exact_sums(torch.full((1, 4), 4097.0).double(), data, rows)
 
 
 def test_sums_are_not_called_exact_without_two_grids_or_with_nan() -> None:
-    x = torch.ones(1, 4)
-    assert not has_exact_sums(x, None, [x], [parse("fixed(8,4)")])
-    assert not has_exact_sums(x, parse("fixed(8,4)"), [x], [None])
-    assert not has_exact_sums(x * float("nan"), parse("fixed(8,4)"), [x], [parse("fixed(8,4)")])
+    x, fmt = torch.ones(1, 4), parse("fixed(8,4)")
+    good = row_steps(x, fmt)
+    assert has_exact_sums(x, fmt, [good])
+    assert not has_exact_sums(x, None, [good])
+    assert not has_exact_sums(x, fmt, [good, row_steps(x, None)])
+    assert not has_exact_sums(x, fmt, [good, row_steps(x * float("nan"), fmt)])
 
 
 def test_one_layer_alone_keeps_its_bits() -> None:

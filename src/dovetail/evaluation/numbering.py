@@ -28,6 +28,11 @@ class Numbering:
             for step in program.steps
         ]
         self._num_slots = program.num_slots
+        self._first_step = [
+            next((place for place, step in enumerate(program.steps) if step.site == site), len(program.steps))
+            for site in range(len(program.sites))
+        ]
+        self._previous: tuple[Sequence[int], Sequence[tuple[int, int]], list[int]] | None = None  # plan of the series
         self._table: dict[tuple[int | str, ...], int] = {}
         self._series = 0
         self._seen: list[int] = []
@@ -53,6 +58,7 @@ class Numbering:
         """Begin a series of plans: what earlier ones needed no longer counts."""
         self._series += 1
         self._appeared = []
+        self._previous = None
 
     def number(self, formats: Sequence[int], given: Sequence[tuple[int, int]], position: int) -> list[int]:
         """The numbers of one plan's values, by slot.
@@ -62,11 +68,9 @@ class Numbering:
             given: (slot, number) of tensors, constants and inputs.
             position: of the plan in the series; plans are numbered in the order in which they will be evaluated.
         """
-        numbers = [-1] * self._num_slots
-        for slot, number in given:
-            numbers[slot] = number
+        numbers, begin = self._shared(formats, given)
         table, seen, last_use, series = self._table, self._seen, self.last_use, self._series
-        for index, site, out, reads, is_fresh, is_static, size in self._steps:
+        for index, site, out, reads, is_fresh, is_static, size in self._steps[begin:]:
             if site < 0:
                 key: tuple[int | str, ...] = (index, *[numbers[slot] for slot in reads])
             elif formats[site]:
@@ -85,7 +89,23 @@ class Numbering:
                 self._appeared.append(number)
                 for slot in reads:
                     last_use[numbers[slot]] = position
+        self._previous = formats, given, numbers
         return numbers
+
+    def _shared(self, formats: Sequence[int], given: Sequence[tuple[int, int]]) -> tuple[list[int], int]:
+        """A plan's numbers before any step, or as far as the plan before it decided the same; and the step to go on
+        with.
+        """
+        if self._previous is not None and self._previous[1] == given:
+            before = self._previous[0]
+            differing = [
+                first for first, here, there in zip(self._first_step, formats, before, strict=True) if here != there
+            ]
+            return list(self._previous[2]), min(differing, default=len(self._steps))
+        numbers = [-1] * self._num_slots
+        for slot, number in given:
+            numbers[slot] = number
+        return numbers, 0
 
     def held_bytes_per_sample(self, num_plans: int) -> float:
         """The most bytes per sample that the plans of this series ever hold for later ones at one time."""

@@ -22,7 +22,7 @@ from dovetail.evaluation.numbering import Numbering
 from dovetail.evaluation.program import compile_program
 from dovetail.evaluation.score import Outcome, Score
 from dovetail.evaluation.sizing import default_batch_size, pieces, place
-from dovetail.evaluation.tail import Tail, find_tail, has_exact_sums, keeps_bits
+from dovetail.evaluation.tail import Tail, find_tail, has_exact_sums, keeps_bits, row_steps
 from dovetail.evaluation.tensors import ModelTensors
 from dovetail.formats import Format
 from dovetail.graph import Graph
@@ -127,6 +127,7 @@ class PtqEvaluator:
         self._format_numbers: dict[Format, int] = {}
         self._places: dict[tuple[Site, Format], tuple[int, int]] = {}
         self._stackable: dict[tuple[int, ...], bool] = {}
+        self._row_steps: dict[int, float] = {}  # by value number of a weight
         self._calibration = Calibration(
             graph,
             own,
@@ -167,6 +168,7 @@ class PtqEvaluator:
 
     def _start_anew(self) -> None:
         self._cache.clear()
+        self._row_steps.clear()
         self._numbering = Numbering(self._program)
         self._tensors = ModelTensors(
             self._graph, self._model, self._program, self._numbering, weights=self._weights, seed=self._seed
@@ -296,10 +298,9 @@ class PtqEvaluator:
         if self._interpreter.keep:
             return
         last, numbering, num_pieces = chunk[-1].position, self._numbering, len(self._pieces)
-        for progress in chunk:
-            for number in progress.numbers:
-                if numbering.last_use[number] <= last and not numbering.is_static[number]:
-                    self._cache.pop(number * num_pieces + piece)
+        for number in set().union(*(progress.numbers for progress in chunk)):
+            if numbering.last_use[number] <= last and not numbering.is_static[number]:
+                self._cache.pop(number * num_pieces + piece)
 
     @torch.inference_mode()
     def _run_piece(self, group: Sequence[_Progress], piece: int) -> None:
@@ -353,40 +354,44 @@ class PtqEvaluator:
             parameters.append(own)
         assert data is not None, "a group has a plan"
         weights = [own[0] for own in parameters]
-        if data.ndim != 2 or weights[0].ndim != 2 or not self._is_stackable(tail, group, data, weights):
+        if data.ndim != 2 or weights[0].ndim != 2:
             return None
-        bias = None if tail.bias is None else torch.cat([own[1] for own in parameters])
-        return tail.run(data, torch.cat(weights), bias).view(data.shape[0], len(group), -1)
+        by_class = self._has_exact_sums(tail, group, data, weights) and self._is_stackable(
+            tail, data, weights, exact=True
+        )
+        if not by_class and not self._is_stackable(tail, data, weights, exact=False):
+            return None
+        biases = None if tail.bias is None else [own[1] for own in parameters]
+        return tail.run(data, weights, biases, by_class=by_class)
 
-    def _is_stackable(self, tail: Tail, group: Sequence[_Progress], data: Tensor, weights: Sequence[Tensor]) -> bool:
+    def _has_exact_sums(self, tail: Tail, group: Sequence[_Progress], data: Tensor, weights: Sequence[Tensor]) -> bool:
+        """Whether the order of summation cannot matter to the group's plans."""
+        if tail.data_site < 0 or tail.weight_site < 0:
+            return False
+        rows = []
+        for progress, weight in zip(group, weights, strict=True):
+            number = progress.numbers[tail.weight]
+            if number not in self._row_steps:
+                self._row_steps[number] = row_steps(weight, self._formats[progress.candidate.formats[tail.weight_site]])
+            rows.append(self._row_steps[number])
+        return has_exact_sums(data, self._formats[group[0].candidate.formats[tail.data_site]], rows)
+
+    def _is_stackable(self, tail: Tail, data: Tensor, weights: Sequence[Tensor], *, exact: bool) -> bool:
         """Whether one matrix product gives, to the bit, what those of the group's plans give."""
 
-        def keeps(exact: bool) -> bool:
-            key = (*data.shape, *weights[0].shape, len(weights), torch.get_num_threads(), exact)
-            if key not in self._stackable:
-                self._stackable[key] = keeps_bits(
-                    samples=data.shape[0],
-                    features=data.shape[1],
-                    outputs=weights[0].shape[0],
-                    plans=len(weights),
-                    has_bias=tail.bias is not None,
-                    exact=exact,
-                    dtype=data.dtype,
-                    device=data.device,
-                )
-            return self._stackable[key]
-
-        if keeps(False):
-            return True
-        if tail.data_site < 0 or tail.weight_site < 0 or not keeps(True):
-            return False
-        formats = [progress.candidate.formats for progress in group]
-        return has_exact_sums(
-            data,
-            self._formats[formats[0][tail.data_site]],
-            weights,
-            [self._formats[its[tail.weight_site]] for its in formats],
-        )
+        key = (*data.shape, *weights[0].shape, len(weights), torch.get_num_threads(), exact)
+        if key not in self._stackable:
+            self._stackable[key] = keeps_bits(
+                samples=data.shape[0],
+                features=data.shape[1],
+                outputs=weights[0].shape[0],
+                plans=len(weights),
+                has_bias=tail.bias is not None,
+                exact=exact,
+                dtype=data.dtype,
+                device=data.device,
+            )
+        return self._stackable[key]
 
     def _outcome(self, progress: _Progress) -> tuple[int, Outcome]:
         began = time.perf_counter()

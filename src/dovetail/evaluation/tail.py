@@ -8,6 +8,7 @@ mostly grant and `has_exact_sums` proves from the values at hand; elsewhere a sh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from dovetail.evaluation.program import Program, Slot, Step
 from dovetail.formats import FixedPoint, Format
 
-__all__ = ["Tail", "find_tail", "has_exact_sums", "keeps_bits"]
+__all__ = ["Tail", "find_tail", "has_exact_sums", "keeps_bits", "row_steps", "run_stacked"]
 
 _LINEAR = torch.ops.aten.linear.default
 _POINTWISE = frozenset({torch.ops.aten.relu.default, torch.ops.aten.sigmoid.default, torch.ops.aten.tanh.default})
@@ -55,13 +56,36 @@ class Tail:
         """Value numbers of weight and, where there is one, bias."""
         return (numbers[self.weight],) if self.bias is None else (numbers[self.weight], numbers[self.bias])
 
-    def run(self, data: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The outputs of stacked layers, [samples, plans x outputs]."""
-        outputs: Tensor = _LINEAR(data, weight, bias)
+    def run(
+        self, data: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] | None, *, by_class: bool
+    ) -> Tensor:
+        """The outputs of stacked layers, [samples, plans, outputs]; see `run_stacked`."""
+        outputs = run_stacked(data, weights, biases, by_class=by_class)
         for step in self.pointwise:
             assert step.in_place is not None, "pointwise operators have in-place twins"
             outputs = step.in_place(outputs)
         return outputs
+
+
+def run_stacked(data: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] | None, *, by_class: bool) -> Tensor:
+    """The outputs of linear layers on the same data, from one matrix product: [samples, plans, outputs].
+
+    Args:
+        data: [samples, features].
+        weights: of each plan, [outputs, features].
+        biases: of each plan, [outputs].
+        by_class: whether the result's memory is to be in the order [outputs, plans, samples], in which answers are
+            found fastest; otherwise [samples, plans, outputs].
+    """
+    if not by_class:
+        bias = None if biases is None else torch.cat(list(biases))
+        stacked: Tensor = _LINEAR(data, torch.cat(list(weights)), bias)
+        return stacked.view(data.shape[0], len(weights), -1)
+    weight = torch.stack(list(weights), 1)
+    outputs = torch.mm(weight.view(-1, weight.shape[2]), data.t())
+    if biases is not None:
+        outputs.add_(torch.stack(list(biases), 1).view(-1, 1))
+    return outputs.view(weight.shape[0], len(weights), -1).permute(2, 1, 0)
 
 
 def find_tail(program: Program) -> Tail | None:
@@ -107,27 +131,35 @@ def _is_parameter(program: Program, value: object, producers: dict[int, Step]) -
     return any(source == tensor for tensor, _ in program.tensors)
 
 
-def has_exact_sums(
-    data: Tensor, data_format: Format | None, weights: Sequence[Tensor], weight_formats: Sequence[Format | None]
-) -> bool:
+def row_steps(weight: Tensor, fmt: Format | None) -> float:
+    """The largest sum over a row of |w|, in steps of the weight's fixed-point grid; NaN where there is no such grid."""
+    if not isinstance(fmt, FixedPoint) or weight.ndim != 2:
+        return math.nan
+    return float(weight.abs().sum(1, dtype=torch.float64).max()) / fmt.step
+
+
+def has_exact_sums(data: Tensor, data_format: Format | None, rows: Sequence[float]) -> bool:
     """Whether every partial sum of the matrix products is exact, so that the order of summation cannot matter.
 
     On fixed-point grids of steps d and w all products, and so all partial sums, are multiples of d w. They are exact as
     long as max |x| sum_k |w_k| / (d w), for the row with the largest sum, is at most 2**24 (2**53 for float64), the
-    range in which the dtype holds every integer.
+    range in which the dtype holds every integer. A sample that holds NaN gives NaN in any order.
+
+    Args:
+        data: the rounded data of the layer.
+        data_format: what it is rounded to.
+        rows: `row_steps` of each weight.
     """
     bits = {torch.float32: 24, torch.float64: 53}.get(data.dtype)
     if bits is None or not isinstance(data_format, FixedPoint):
         return False
+    most = max(rows)
+    if any(map(math.isnan, rows)):
+        return False
+    if max(-data_format.low, data_format.high) * most <= 2.0**bits:
+        return True
     low, high = data.aminmax()
-    largest = max(-float(low), float(high)) / data_format.step  # NaN: the comparison below is false
-    for weight, fmt in zip(weights, weight_formats, strict=True):
-        if not isinstance(fmt, FixedPoint):
-            return False
-        row = float(weight.abs().sum(1, dtype=torch.float64).max()) / fmt.step
-        if not largest * row <= 2.0**bits:
-            return False
-    return True
+    return max(-float(low), float(high)) / data_format.step * most <= 2.0**bits  # false for NaN
 
 
 def keeps_bits(
@@ -150,7 +182,8 @@ def keeps_bits(
         outputs: of one layer.
         plans: how many layers are stacked.
         has_bias: whether they add a bias.
-        exact: whether to try on small integers, whose sums are exact: what then shows is where the bias is added.
+        exact: whether to try on small integers, whose sums are exact, and class by class: what then shows is where
+            the bias is added.
         dtype, device: of the data.
     """
     generator = torch.Generator().manual_seed(0)
@@ -159,13 +192,9 @@ def keeps_bits(
         numbers = torch.randint(-4, 5, shape, generator=generator) if exact else torch.randn(shape, generator=generator)
         return numbers.to(device=device, dtype=dtype)
 
-    data, weight = draw(samples, features), draw(plans * outputs, features)
-    bias = torch.randn(plans * outputs, generator=generator).to(device=device, dtype=dtype) if has_bias else None
-    stacked = _LINEAR(data, weight, bias)
-    for i in range(plans):
-        part = slice(i * outputs, (i + 1) * outputs)
-        # Clones: a plan's own weight begins at an aligned address, as these do.
-        alone = _LINEAR(data, weight[part].clone(), None if bias is None else bias[part].clone())
-        if not torch.equal(stacked[:, part], alone):
-            return False
-    return True
+    data, weights = draw(samples, features), [draw(outputs, features) for _ in range(plans)]
+    biases = [torch.randn(outputs, generator=generator).to(device=device, dtype=dtype) for _ in range(plans)]
+    stacked = run_stacked(data, weights, biases if has_bias else None, by_class=exact)
+    return all(
+        torch.equal(stacked[:, i], _LINEAR(data, weights[i], biases[i] if has_bias else None)) for i in range(plans)
+    )
