@@ -7,6 +7,7 @@ fastest), turned into plans and priced in bulk, all without listing it.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -163,6 +164,11 @@ class Space:
         return tuple(d.first_equal for d in self.decisions)
 
     @cached_property
+    def _are_distinct(self) -> bool:
+        """Whether no two rows spell the same plan."""
+        return all(first == tuple(range(len(first))) for first in self._first_equal)
+
+    @cached_property
     def _base(self) -> dict[str, int]:
         return dict(self.base_widths)
 
@@ -172,9 +178,9 @@ class Space:
         Raises:
             PlanError: It is not of this space.
         """
-        if len(row) != len(self.shape) or any(not 0 <= c < n for c, n in zip(row, self.shape, strict=True)):
+        if len(row) != len(self.shape) or min(row, default=0) < 0 or not all(map(operator.lt, row, self.shape)):
             raise PlanError(f"row {tuple(row)}: must have one choice index per decision, below {self.shape}.")
-        return tuple(int(c) for c in row)
+        return tuple(map(int, row))
 
     def row_at(self, index: int) -> Row:
         """The row at a position of the enumeration."""
@@ -202,6 +208,8 @@ class Space:
 
     def canonical(self, row: Sequence[int]) -> Row:
         """The first row of the enumeration that spells the same plan."""
+        if self._are_distinct:
+            return tuple(row)
         return tuple([first[c] for first, c in zip(self._first_equal, row, strict=True)])
 
     def is_canonical(self, rows: Rows) -> NDArray[np.bool_]:
@@ -214,10 +222,13 @@ class Space:
         return keep
 
     @cached_property
-    def _sites(self) -> tuple[tuple[Site, int, tuple[Format, ...]], ...]:
-        """(site, decision, format per choice), sorted by site."""
+    def _sites(self) -> tuple[tuple[int, tuple[tuple[Site, Format] | None, ...]], ...]:
+        """(decision, per choice the site with its format, or None for float32), sorted by site."""
         named = [(site, i, d.formats) for i, d in enumerate(self.decisions) for site in d.sites]
-        return tuple(sorted(named, key=lambda item: item[0]))
+        return tuple(
+            (i, tuple(None if fmt == FLOAT32 else (site, fmt) for fmt in formats))
+            for site, i, formats in sorted(named, key=lambda item: item[0])
+        )
 
     @cached_property
     def _groups(self) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
@@ -232,7 +243,7 @@ class Space:
     def plan(self, row: Sequence[int]) -> Plan:
         """The plan that a row spells; equal effects give equal plans."""
         row = self.check(row)
-        formats = [(site, table[row[i]]) for site, i, table in self._sites if table[row[i]] != FLOAT32]
+        formats = [pair for i, pairs in self._sites if (pair := pairs[row[i]]) is not None]
         widths = [(g, table[row[i]]) for g, i, table in self._groups if table[row[i]] != self._base[g]]
         return Plan.of_sorted(tuple(formats), tuple(widths))
 

@@ -55,14 +55,13 @@ class Ledger:
         self.problem = problem
         self._seen: set[Row] = set()
         self._shuffled: Iterator[int] | None = None
-        self._first = [d.first_equal for d in problem.space.decisions]
 
     def __len__(self) -> int:
         return len(self._seen)
 
     def canonical(self, row: Row) -> Row:
         """The first row of the space that spells the same plan."""
-        return tuple(first[choice] for first, choice in zip(self._first, row, strict=True))
+        return self.problem.space.canonical(row)
 
     def is_new(self, row: Row) -> bool:
         """Whether the plan that a row spells has been neither suggested nor told."""
