@@ -60,10 +60,12 @@ class SearchProgress:
         self._last = progress
         self._note_best(progress)
         now = time.monotonic()
-        if now - self._shown_at < (_LINE_EVERY_S if self._bar is None else _REDRAW_EVERY_S):
+        is_soon = now - self._shown_at < (_LINE_EVERY_S if self._bar is None else _REDRAW_EVERY_S)
+        if is_soon and progress.evaluated != progress.total:
             return
         self._shown_at = now
         self._show(progress)
+        self._last = None
 
     def _note_best(self, progress: Progress) -> None:
         trial = progress.trial
@@ -95,7 +97,7 @@ class SearchProgress:
         click.echo(", ".join(filter(None, parts)), err=True)
 
     def finish(self) -> None:
-        """The last figures, and no more."""
+        """The last figures where they are not shown yet, and no more."""
         if self._last is not None:
             self._show(self._last)
             self._last = None
