@@ -24,7 +24,10 @@ _PRECISION = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfl
 
 
 class Kernel(Protocol):
-    """Rounds a float32 or float64 tensor; writes to `out` when given one (never x itself), else to a new tensor."""
+    """Rounds a float32 or float64 tensor; writes to `out` when given one, else to a new tensor.
+
+    `out` is x itself only where `round_elements` is told that the kernel allows it.
+    """
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor: ...
 
@@ -68,14 +71,23 @@ def keep_nan(x: Tensor) -> Tensor:
     return x.clamp(-1.0, 1.0).mul_(0.0)
 
 
-def round_elements(x: Tensor, kernel: Kernel, *, in_place: bool = False) -> Tensor:
-    """Apply a kernel to every element of x; with `in_place` the result overwrites x where the layout allows."""
+def round_elements(x: Tensor, kernel: Kernel, *, in_place: bool = False, overwrites: bool = False) -> Tensor:
+    """Apply a kernel to every element of x.
+
+    Args:
+        x: what to round.
+        kernel: how.
+        in_place: whether the result may overwrite x, which it does where the layout allows.
+        overwrites: whether the kernel may be given x itself to write to: it reads no element after writing it.
+    """
     x = x.detach()
     work = work_dtype(x)
     if not is_worth_splitting(x):
+        if in_place and overwrites and x.dtype is work and _is_plain(x):
+            return kernel(x, x)
         return kernel(x if x.dtype is work else x.to(work)).to(x.dtype)
     out = x if in_place else torch.empty_like(x)
-    direct = x.dtype is work and not in_place
+    direct = x.dtype is work and (overwrites or not in_place)
     for piece, target in zip(torch.split(x.view(-1), PIECE), torch.split(out.view(-1), PIECE), strict=True):
         if direct:
             kernel(piece, target)
@@ -86,11 +98,13 @@ def round_elements(x: Tensor, kernel: Kernel, *, in_place: bool = False) -> Tens
 
 def is_worth_splitting(x: Tensor) -> bool:
     """Large plain CPU tensors; not inside torch.compile (which fuses the chain itself) nor under vmap."""
+    return x.numel() > PIECE and x.device.type == "cpu" and _is_plain(x)
+
+
+def _is_plain(x: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()
         and type(x) is Tensor
-        and x.device.type == "cpu"
-        and x.numel() > PIECE
         and x.is_contiguous()
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
     )

@@ -90,7 +90,7 @@ class FixedPoint(Format):
         return round_elements(x, self._kernel(x.dtype))
 
     def quantise_(self, x: Tensor) -> Tensor:
-        return round_elements(x, self._kernel(x.dtype), in_place=True)
+        return round_elements(x, self._kernel(x.dtype), in_place=True, overwrites=True)
 
     def _kernel(self, carrier: torch.dtype) -> FixedKernel:
         return FixedKernel(self._limit(self.minimum, carrier), self._limit(self.maximum, carrier), self.step)
