@@ -23,7 +23,7 @@ from torch import nn
 from dovetail.config import load_config, to_toml
 from dovetail.costs import COSTS, Cost
 from dovetail.errors import CheckpointError, ConfigError, EvaluationError
-from dovetail.evaluation import MetricSet, Outcome, Score
+from dovetail.evaluation import CacheStatistics, MetricSet, Outcome, Score
 from dovetail.evaluation.sizing import place
 from dovetail.evaluation.train_evaluator import score_model
 from dovetail.evaluation.training import EpochReport, TrainResult, check_outputs, train_model
@@ -31,7 +31,7 @@ from dovetail.models import load_checkpoint, save_checkpoint
 from dovetail.plan import Plan
 from dovetail.plan_file import read_plan
 from dovetail.record import Trial
-from dovetail.report import RunFiles, write_atomically, write_results
+from dovetail.report import RunFiles, format_duration, write_atomically, write_results
 from dovetail.runs import continue_run
 from dovetail.search.best import Best, find_best, find_front
 from dovetail.search.certificate import Certificate, certify, count_wanted
@@ -61,6 +61,7 @@ class SearchResult:
         best: the top trial and the cheapest that is not significantly worse; None where none keeps the constraints.
         front: the Pareto front.
         certificate: how much of the space was evaluated.
+        cache: what the memory of shared values did; None where plans are trained, raced or run by the model's own code.
     """
 
     files: RunFiles
@@ -69,6 +70,7 @@ class SearchResult:
     best: Best | None
     front: tuple[Trial, ...]
     certificate: Certificate
+    cache: CacheStatistics | None
 
 
 def search(
@@ -116,9 +118,9 @@ def search(
             budget = DEFAULT_TRIALS
         wanted = count_wanted(problem)
         total = min((n for n in (budget, wanted) if n is not None), default=None)
+        evaluator = session.evaluator
         on_forecast(_forecast(session, total, len(known)))
         strategy = make_strategy(config.search.strategy, problem, budget)
-        evaluator = session.evaluator
         on_start(session, len(known), total)
         with BatchWriter(study.append) as writer:
             run = run_search(
@@ -143,7 +145,13 @@ def search(
         save_checkpoint(session.trained(best.cheapest.plan), files.best_model)
     front = tuple(find_front(run.trials, header.objectives, header.constraints))
     return SearchResult(
-        files=files, header=header, run=run, best=best, front=front, certificate=certify(problem, run.trials, wanted)
+        files=files,
+        header=header,
+        run=run,
+        best=best,
+        front=front,
+        certificate=certify(problem, run.trials, wanted),
+        cache=session.cache,
     )
 
 
@@ -156,7 +164,23 @@ def _forecast(session: Session, total: int | None, known: int) -> str:
     bits = len(session.split) / 8
     mebibytes = total * (_BYTES_PER_TRIAL + 12 * len(space.decisions) + bits) / 2**20
     already = f", {known:,} of them evaluated already" if known else ""
-    return f"{size}; {total:,} trials to come to{already}; their records take about {mebibytes:.1f} MiB"
+    return (
+        f"{size}; {total:,} trials in all{already}; their records take about {mebibytes:.1f} MiB"
+        f"{_forecast_evaluation(session, max(total - known, 0))}"
+    )
+
+
+def _forecast_evaluation(session: Session, trials: int) -> str:
+    """What evaluating plans is going to take at most, judged by the model as it is; nothing where they are trained."""
+    if session.cache is None:
+        return ""
+    (outcome,) = session.evaluator.evaluate([Plan()])
+    limit = session.cache.budget / 2**20
+    longest = format_duration(trials * outcome.duration_s)
+    return (
+        f"; one pass over the {len(session.split):,} samples took {format_duration(outcome.duration_s)}, so about "
+        f"{longest} if nothing were shared; shared values are kept in at most {limit:,.0f} MiB"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

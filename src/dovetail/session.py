@@ -21,6 +21,7 @@ from dovetail.data import Dataset, Split
 from dovetail.errors import ConfigError, FormatError, unknown_name
 from dovetail.evaluation import (
     METRICS,
+    CacheStatistics,
     Calibration,
     Outcome,
     PtqEvaluator,
@@ -346,6 +347,11 @@ class Session:
     def evaluator(self) -> Evaluates:
         """What scores plans, results as they come."""
         return _AsTheyCome(self._scorer) if isinstance(self._scorer, PtqEvaluator) else self._scorer
+
+    @property
+    def cache(self) -> CacheStatistics | None:
+        """What the memory of values that plans share did so far; None where there is none."""
+        return self._scorer.statistics if isinstance(self._scorer, PtqEvaluator) else None
 
     @property
     def batch(self) -> int:

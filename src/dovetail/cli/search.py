@@ -18,7 +18,9 @@ __all__ = ["search"]
 
 @click.command()
 @config_argument
-@click.option("--strategy", help="pareto, brute-force, integer-program, grid, random, tpe, gp, nsga2, nsga3, qmc or cma-es.")
+@click.option(
+    "--strategy", help="pareto, brute-force, integer-program, grid, random, tpe, gp, nsga2, nsga3, qmc or cma-es."
+)
 @click.option("--trials", type=click.IntRange(min=1), help="How many plans are evaluated, earlier ones included.")
 @click.option("--seed", type=int, help="Of the strategy and of each candidate's training.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; default: runs/CONFIG/search.")
@@ -100,6 +102,12 @@ def _print(result: SearchResult, top: int) -> None:
     seconds = format_duration(result.run.elapsed_s)
     click.echo(f"{result.certificate}")
     click.echo(f"{result.run.new:,} new trials in {seconds}; the search ended: {_ENDS[result.run.end.value]}.")
+    if result.cache is not None:
+        cache = result.cache
+        click.echo(
+            f"Shared values: {cache.hits:,} hits, {cache.misses:,} misses, {cache.evictions:,} let go, "
+            f"at most {cache.peak_bytes / 2**20:,.1f} of {cache.budget / 2**20:,.0f} MiB held."
+        )
     files = result.files
     click.echo(f"\nIn {files.folder}:")
     for path, what in (
