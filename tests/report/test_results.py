@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import dataclasses
+import io
 import json
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from dovetail.report import (
 from dovetail.report.csv_file import write_trials_csv
 from dovetail.report.figures import format_duration
 from dovetail.report.run_files import write_atomically
+from dovetail.report.tables import Table, fits
 from dovetail.search.best import find_best
 from dovetail.study import StudyHeader
 
@@ -142,3 +144,13 @@ def test_tables_in_a_log_have_no_escape_codes(
 )
 def test_durations_are_told_in_a_handy_unit(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+def test_a_table_fits_where_no_text_breaks_over_lines() -> None:
+    at_most = Table(title="t", columns=("a", "b"), rows=(("x" * 100, "y" * 53),))  # frame: 1, and 3 for each column
+    assert fits(at_most, io.StringIO())
+    printed = io.StringIO()
+    print_table(at_most, printed)
+    assert any("x" * 100 in line and "y" * 53 in line for line in printed.getvalue().splitlines())
+    assert not fits(Table(title="t", columns=("a", "b"), rows=(("x" * 100, "y" * 54),)), io.StringIO())
+    assert fits(Table(title="t", columns=("a",), rows=(("x" * 90 + "\n" + "y" * 90,),)), io.StringIO())

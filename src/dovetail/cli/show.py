@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,17 +77,25 @@ def print_results(header: StudyHeader, trials: Sequence[Trial], top: int) -> Non
 
 
 def _print_history(header: StudyHeader, trials: Sequence[Trial]) -> None:
+    """Every trial: a column for each decision where there is room for them, else one for all."""
     from dovetail.report import Table, format_figure, print_table
+    from dovetail.report.tables import fits
 
     names = [o.name for o in header.objectives]
-    rows = tuple(
-        (
-            str(trial.number),
-            *(label for _, label in trial.choices),
-            *(format_figure(trial.value(name)) if trial.is_complete else "" for name in names),
-            trial.reason or "",
+
+    def table(heads: Sequence[str], choices: Callable[[Trial], Sequence[str]]) -> Table:
+        rows = tuple(
+            (
+                str(trial.number),
+                *choices(trial),
+                *(format_figure(trial.value(name)) if trial.is_complete else "" for name in names),
+                trial.reason or "",
+            )
+            for trial in trials
         )
-        for trial in trials
-    )
-    columns = ("number", *(d.name for d in header.decisions), *names, "failed")
-    print_table(Table(title=f"All {len(trials):,} trials", columns=columns, rows=rows, numeric=("number", *names)))
+        columns = ("number", *heads, *names, "failed")
+        return Table(title=f"All {len(trials):,} trials", columns=columns, rows=rows, numeric=("number", *names))
+
+    wide = table([d.name for d in header.decisions], lambda trial: [label for _, label in trial.choices])
+    narrow = table(["choices"], lambda trial: [", ".join(f"{name} {label}" for name, label in trial.choices)])
+    print_table(wide if fits(wide) else narrow)

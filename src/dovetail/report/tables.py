@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import shutil
 import sys
 from dataclasses import dataclass
 from typing import TextIO
 
-__all__ = ["Table", "print_table"]
+__all__ = ["Table", "fits", "print_table"]
 
 _LOG_WIDTH = 160
 
@@ -27,6 +28,15 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: tuple[str, ...] = ()
+
+
+def fits(table: Table, file: TextIO | None = None) -> bool:
+    """Whether a table can be printed without breaking a text over lines."""
+    out = sys.stdout if file is None else file
+    room = shutil.get_terminal_size().columns if out.isatty() else _LOG_WIDTH
+    columns = zip(table.columns, *table.rows, strict=True)
+    widths = [max(len(line) for cell in cells for line in (cell.splitlines() or [""])) for cells in columns]
+    return sum(widths) + 3 * len(widths) + 1 <= room  # each with a space on both sides, and lines between and around
 
 
 def print_table(table: Table, file: TextIO | None = None) -> None:
