@@ -14,7 +14,7 @@ from dovetail.errors import StudyError, unknown_name
 from dovetail.record import Trial
 from dovetail.study.header import StudyHeader
 from dovetail.study.rows import decode_trial, encode_trial
-from dovetail.study.tables import LAYOUT, METADATA, STUDIES, TRIALS
+from dovetail.study.tables import LAYOUT, STUDIES, TRIALS, creation, insertion
 
 __all__ = ["Study", "storage_url"]
 
@@ -63,14 +63,15 @@ class Study:
             StudyError: The storage cannot be written, or holds a study of this name with another identity.
         """
         engine = _connect(storage)
-        named = sa.select(STUDIES).where(STUDIES.c.name == name)
+        named = sa.text(f"SELECT id, name, layout, header FROM {STUDIES.name} WHERE name = :name")
         with _naming(engine), _writing(engine) as connection:
-            for table in METADATA.sorted_tables:
-                connection.execute(sa.schema.CreateTable(table, if_not_exists=True))
-            found = connection.execute(named).one_or_none()
+            for statement in creation(engine.dialect):
+                connection.exec_driver_sql(statement)
+            found = connection.execute(named, {"name": name}).one_or_none()
             if found is None:
-                connection.execute(sa.insert(STUDIES).values(name=name, layout=LAYOUT, header=header.to_json()))
-                found = connection.execute(named).one()
+                values = {"name": name, "layout": LAYOUT, "header": header.to_json()}
+                connection.execute(insertion(STUDIES, engine.dialect, without=("id",)), values)
+                found = connection.execute(named, {"name": name}).one()
         study = cls._of_row(engine, found)
         if differs := header.difference(study.header):
             key, wanted, stored = (text if text is not None else "absent" for text in differs)
@@ -131,7 +132,7 @@ class Study:
             return
         values = [encode_trial(self._id, trial) for trial in trials]
         with _naming(self._engine), _writing(self._engine) as connection:
-            connection.execute(sa.insert(TRIALS), values)
+            connection.execute(insertion(TRIALS, self._engine.dialect), values)
 
     def trials(self) -> list[Trial]:
         """All trials, by number."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 
-__all__ = ["LAYOUT", "METADATA", "STUDIES", "TRIALS"]
+__all__ = ["LAYOUT", "METADATA", "STUDIES", "TRIALS", "creation", "insertion"]
 
 LAYOUT = 1
 """Version of this layout; a study of another one is refused rather than misread."""
@@ -39,3 +41,22 @@ TRIALS = sa.Table(
     sa.Column("duration_s", sa.Double, nullable=False),
     sa.Column("finished_at", sa.String(40), nullable=False),
 )
+
+_CREATION: dict[str, tuple[str, ...]] = {}  # by dialect
+
+
+def creation(dialect: sa.Dialect) -> tuple[str, ...]:
+    """Statements that make the tables where there are none; the same for every database of a dialect."""
+    if dialect.name not in _CREATION:
+        _CREATION[dialect.name] = tuple(
+            str(sa.schema.CreateTable(table, if_not_exists=True).compile(dialect=dialect))
+            for table in METADATA.sorted_tables
+        )
+    return _CREATION[dialect.name]
+
+
+def insertion(table: sa.Table, dialect: sa.Dialect, *, without: Collection[str] = ()) -> sa.TextClause:
+    """The statement that inserts rows, their values by column: as text, which takes a tenth of `sa.insert`'s time."""
+    names = [column.name for column in table.columns if column.name not in without]
+    quoted = ", ".join(map(dialect.identifier_preparer.quote, names))
+    return sa.text(f"INSERT INTO {table.name} ({quoted}) VALUES ({', '.join(f':{name}' for name in names)})")
