@@ -25,6 +25,7 @@ from dovetail.search.strategies.gaussian_process import (
 )
 from dovetail.search.strategies.optuna_sampler import ParetoSampler
 from dovetail.search.strategies.pareto import ParetoStrategy
+from dovetail.search.strategies.warp import IDENTITY, Warp
 from dovetail.testing.strategies import drive, sample_problem, score
 
 DRAWS = 400
@@ -162,6 +163,31 @@ def test_no_gain_is_larger_than_its_bound_and_pruning_keeps_the_largest():
     pruned = HypervolumeGain(front=front, reference=reference).of(mean, deviation, known)
     assert pruned.argmax() == exact.argmax()
     assert pruned.max() == exact.max()
+
+
+def test_a_warp_is_increasing_meets_its_knots_and_goes_on_beyond_them():
+    warp = Warp.of(np.array([0.1, 0.1, 0.2, 0.9]))  # ranks 0, 1/2, 1; shares 0, 1/8, 1
+    np.testing.assert_allclose(warp.places, [0, 0.3125, 1])
+    np.testing.assert_allclose(warp(np.array([0.1, 0.15, 0.2, 0.55, 0.9])), [0, 0.15625, 0.3125, 0.65625, 1])
+    np.testing.assert_allclose(warp(np.array([0.0, 1.6])), [-0.3125, 1.6875])
+    assert Warp.of(np.full(3, 0.5)) == IDENTITY
+
+
+def test_expected_improvement_through_a_warp_equals_monte_carlo_over_values():
+    rng = np.random.default_rng(5)
+    front, reference = rng.uniform(0, 1, (8, 2)), np.array([-0.1, -0.1])
+    front = front[non_dominated(front)]
+    warp = Warp.of(rng.uniform(0, 1, 30) ** 3)
+    mean, deviation, known = np.array([[0.3], [0.8]]), np.array([[0.2], [0.3]]), np.array([[0.5], [0.9]])
+    warped_front, warped_reference = front.copy(), reference.copy()
+    warped_front[:, 0], warped_reference[0] = warp(front[:, 0]), warp(reference[0])
+    found = HypervolumeGain(front=warped_front, reference=warped_reference, warp=warp).of(mean, deviation, known)
+    places, base = np.linspace(-2, 3, 20_001), hypervolume(front, reference)
+    values = np.interp(places, warp(np.linspace(-9, 9, 90_001)), np.linspace(-9, 9, 90_001))
+    for i in range(2):
+        draws = np.interp(rng.normal(mean[i, 0], deviation[i, 0], 4 * DRAWS), places, values)
+        gains = [hypervolume(np.vstack([front, [y, known[i, 0]]]), reference) - base for y in draws]
+        assert found[i] == pytest.approx(np.mean(gains), abs=4 * np.std(gains) / np.sqrt(4 * DRAWS) + 1e-3)
 
 
 def test_the_front_of_a_small_space_is_found_in_a_fraction_of_it():

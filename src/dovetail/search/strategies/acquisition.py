@@ -26,7 +26,12 @@ def expected_excess(mean: Floats, deviation: Floats, level: Floats) -> Floats:
 
 
 def expected_hypervolume_improvement(
-    mean_PQ: Floats, deviation_PQ: Floats, cost_PK: Floats, lower: Floats, upper: Floats
+    mean_PQ: Floats,
+    deviation_PQ: Floats,
+    cost_PK: Floats,
+    lower: Floats,
+    upper: Floats,
+    weight_B: Floats | None = None,
 ) -> Floats:
     """Exact expected gain in hypervolume of each candidate.
 
@@ -34,12 +39,14 @@ def expected_hypervolume_improvement(
     rest costs), the expectation of the improvement factorises in each box because qualities are independent and costs
     certain:
 
-        sum_b prod_k (min(upper_bk, cost_k) - lower_bk)+ x prod_q (E[(y_q - lower_bq)+] - E[(y_q - upper_bq)+])
+        sum_b weight_b x prod_k (min(upper_bk, cost_k) - lower_bk)+
+              x prod_q (E[(y_q - lower_bq)+] - E[(y_q - upper_bq)+])
 
     Args:
         mean_PQ, deviation_PQ: of each quality.
         cost_PK: known figures.
         lower, upper: corners [B, Q + K].
+        weight_B: how much volume counts in each box; 1 unless given.
 
     Returns:
         [P], at least 0. For one quality and one cost this is the sum over the steps of the front.
@@ -53,6 +60,8 @@ def expected_hypervolume_improvement(
     for start in range(0, len(mean_PQ), size):
         part = slice(start, start + size)
         gain_PB = np.ones((len(mean_PQ[part]), len(lower)))
+        if weight_B is not None:
+            gain_PB *= weight_B
         for k in range(cost_PK.shape[1]):
             low, high = lower[:, qualities + k], upper[:, qualities + k]
             gain_PB *= np.maximum(np.minimum(high, cost_PK[part, k, None]) - low, 0)

@@ -14,6 +14,7 @@ from scipy.special import ndtr
 
 from dovetail.search.front import free_boxes
 from dovetail.search.strategies.acquisition import expected_excess, expected_hypervolume_improvement, improvement_bound
+from dovetail.search.strategies.warp import IDENTITY, Warp
 
 __all__ = ["Bound", "Gain", "HypervolumeGain", "SumGain", "probability_of_keeping"]
 
@@ -73,22 +74,25 @@ class HypervolumeGain:
     Args:
         front: [points, Q + K], qualities first.
         reference: [Q + K].
+        warp: from the first quality to the scale on which it is modelled, and given here; volume is that of values.
     """
 
     front: Floats
     reference: Floats
+    warp: Warp = IDENTITY
 
     def of(self, mean_PQ: Floats, deviation_PQ: Floats, known_PK: Floats) -> Floats:
-        lower, upper = free_boxes(self.front, self.reference)
+        lower, upper, weight_B = self.warp.split(*free_boxes(self.front, self.reference))
 
         def exact(chosen: NDArray[np.intp]) -> Floats:
             return expected_hypervolume_improvement(
-                mean_PQ[chosen], deviation_PQ[chosen], known_PK[chosen], lower, upper
+                mean_PQ[chosen], deviation_PQ[chosen], known_PK[chosen], lower, upper, weight_B
             )
 
         if mean_PQ.shape[1] != 1 or len(mean_PQ) <= 2 * SURE:
             return exact(np.arange(len(mean_PQ)))
         bound_P = improvement_bound(mean_PQ[:, 0], deviation_PQ[:, 0], known_PK, self.front, self.reference)
+        bound_P *= self.warp.slopes.max()
         gain_P = np.zeros(len(mean_PQ))
         first = np.argpartition(-bound_P, SURE)[:SURE]
         gain_P[first] = exact(first)

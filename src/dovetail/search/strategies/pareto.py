@@ -8,6 +8,8 @@ decision at a time.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +23,7 @@ from dovetail.search.strategies.gain import Bound, Gain, HypervolumeGain, SumGai
 from dovetail.search.strategies.initial_design import spread_along_costs
 from dovetail.search.strategies.pool import list_pool, sample_pool
 from dovetail.search.strategies.quality_model import QualityModel
+from dovetail.search.strategies.warp import IDENTITY
 
 __all__ = ["ParetoStrategy"]
 
@@ -45,7 +48,9 @@ class ParetoStrategy:
         self._initial = initial
         self._rng = np.random.default_rng(problem.seed)
         self._ledger = Ledger(problem)
-        self._model = QualityModel(problem.space.decisions, len(problem.quality_objectives))
+        qualities = len(problem.quality_objectives)
+        warped = qualities == 1 and not problem.weighted_sum  # a sum has no scale but its own; boxes split along one
+        self._model = QualityModel(problem.space.decisions, qualities, warped=warped)
         self._sums: list[float] = []
         self._pending: dict[Row, None] = {}
         self._pool = list_pool(problem) or sample_pool(problem, self._ledger, self._rng, [])
@@ -142,7 +147,8 @@ class ParetoStrategy:
         known = (
             costs * self._weights(self._problem.cost_objectives) if self._problem.weighted_sum else self._scale(costs)
         )
-        return gain.of(mean_PQ, deviation_PQ, known) * probability_of_keeping(self._bounds(), mean_PQ, deviation_PQ)
+        bounds = tuple(replace(b, level=float(self._model.warps[b.quality](np.array(b.level)))) for b in self._bounds())
+        return gain.of(mean_PQ, deviation_PQ, known) * probability_of_keeping(bounds, mean_PQ, deviation_PQ)
 
     def _weights(self, objectives: tuple[int, ...]) -> Floats:
         return np.array([self._problem.objectives[i].sign * self._problem.objectives[i].scale for i in objectives])
@@ -179,15 +185,19 @@ class ParetoStrategy:
             weights = np.abs(self._weights(self._problem.quality_objectives))
             return SumGain(weights=weights, best=max(self._sums))
         _, front = self._front()
+        qualities, warps = len(self._problem.quality_objectives), self._model.warps
+        seen = front[:, :qualities] if len(front) else self._model.values()
+        low, high = seen.min(axis=0), seen.max(axis=0)
+        below = low - 0.1 * np.where(high > low, high - low, np.maximum(np.abs(high), 1.0))
+        for q, warp in enumerate(warps):
+            front[:, q], below[q] = warp(front[:, q]), warp(below[q])
         if self._pending:
             rows = np.array(list(self._pending))
             believed = np.hstack([self._model.at(rows)[0], self._scale(self._problem.costs(rows))])
             front = np.vstack([front, believed])
             front = front[non_dominated(front)]
-        qualities = len(self._problem.quality_objectives)
-        seen = front[:, :qualities] if len(front) else self._model.values()
-        low, high = seen.min(axis=0), seen.max(axis=0)
-        below = low - 0.1 * np.where(high > low, high - low, np.maximum(np.abs(high), 1.0))
         return HypervolumeGain(
-            front=front, reference=np.append(below, np.full(len(self._problem.cost_objectives), -MARGIN))
+            front=front,
+            reference=np.append(below, np.full(len(self._problem.cost_objectives), -MARGIN)),
+            warp=warps[0] if warps else IDENTITY,
         )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dovetail.search.space import Decision, Row, Rows
 from dovetail.search.strategies.distances import decision_gaps
 from dovetail.search.strategies.gaussian_process import Hyperparameters, Posterior, fit
+from dovetail.search.strategies.warp import IDENTITY, Warp
 
 __all__ = ["QualityModel"]
 
@@ -27,9 +28,12 @@ class QualityModel:
     Args:
         decisions: of the space.
         qualities: how many metrics are modelled.
+        warped: whether on scales chosen anew at each fit (`warps`), rather than as they are.
     """
 
-    def __init__(self, decisions: Sequence[Decision], qualities: int) -> None:
+    def __init__(self, decisions: Sequence[Decision], qualities: int, *, warped: bool = False) -> None:
+        self._warped = warped
+        self._warps = [IDENTITY] * qualities
         self._gaps = decision_gaps(decisions)
         self._hyper = [Hyperparameters.initial(self._gaps) for _ in range(qualities)]
         self._rows: list[Row] = []
@@ -56,12 +60,17 @@ class QualityModel:
         return np.array([told is not None for told in self._told], dtype=np.bool_)
 
     @property
+    def warps(self) -> list[Warp]:
+        """From each quality to the scale on which it is modelled."""
+        return self._warps
+
+    @property
     def needs_fit(self) -> bool:
         """Whether enough was told since the hyper-parameters were fitted that they should be again."""
         return len(self._rows) >= self._fit_at
 
     def values(self) -> Floats:
-        """Qualities told [n, Q] as modelled: a failure counts as the worst seen, far outliers below are drawn in."""
+        """Qualities told [n, Q], not warped: a failure counts as the worst seen, far outliers below are drawn in."""
         known = [told for told in self._told if told is not None]
         if not known:
             return np.zeros((len(self._told), len(self._hyper)))
@@ -75,7 +84,10 @@ class QualityModel:
 
     def fit(self, pool: Rows) -> None:
         """Choose hyper-parameters anew and model a pool."""
-        rows, values, count = np.array(self._rows), self.values(), len(self._rows)
+        rows, count = np.array(self._rows), len(self._rows)
+        if self._warped:
+            self._warps = [Warp.of(seen) for seen in self.values().T]
+        values = self._places()
         for q, hyper in enumerate(self._hyper):
             self._hyper[q] = fit(self._gaps, rows, values[:, q], hyper, iterations=30 if count < 100 else 10)
         self._posteriors = [Posterior(self._gaps, h, rows, values[:, q], pool) for q, h in enumerate(self._hyper)]
@@ -87,7 +99,7 @@ class QualityModel:
         if len(self._rows) > self._held:
             for posterior, state in zip(self._posteriors, self._states, strict=True):
                 posterior.restore(state)
-            values = self.values()
+            values = self._places()
             for i in range(self._held, len(self._rows)):
                 for q, posterior in enumerate(self._posteriors):
                     posterior.add(np.array(self._rows[i]), float(values[i, q]))
@@ -98,17 +110,22 @@ class QualityModel:
                 for posterior in self._posteriors:
                     posterior.add(np.array(row), None)
 
+    def _places(self) -> Floats:
+        """Qualities told, on the scales on which they are modelled: [n, Q]."""
+        values = self.values()
+        return np.stack([warp(values[:, q]) for q, warp in enumerate(self._warps)], axis=1) if self._warps else values
+
     def _settle(self) -> None:
         self._held = len(self._rows)
         self._states = [posterior.state() for posterior in self._posteriors]
         self._believed = []
 
     def pool(self) -> tuple[Floats, Floats]:
-        """Means and deviations over the pool that was fitted: [P, Q] each."""
+        """Means and deviations over the pool that was fitted, on the warped scales: [P, Q] each."""
         return _columns([posterior.pool() for posterior in self._posteriors])
 
     def at(self, rows: Rows) -> tuple[Floats, Floats]:
-        """Means and deviations at any rows: [n, Q] each."""
+        """Means and deviations at any rows, on the warped scales: [n, Q] each."""
         if not self._hyper:
             return np.empty((len(rows), 0)), np.empty((len(rows), 0))
         return _columns([posterior.at(rows) for posterior in self._posteriors])
