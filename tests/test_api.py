@@ -178,3 +178,22 @@ def test_a_race_of_trained_candidates_is_refused(tmp_path: Path) -> None:
     racing = dataclasses.replace(config(), evaluation=EvaluationConfig(protocol="train", racing_confidence=0.9))
     with pytest.raises(ConfigError, match=r"evaluation\.racing_confidence: needs protocol"):
         api.search(racing, out=tmp_path / "run")
+
+
+def test_an_infeasible_budget_is_answered_with_the_best_achievable_before_any_evaluation(tmp_path: Path) -> None:
+    run = config()
+    search = dataclasses.replace(run.search, constraints={"model_bytes": "<= 10"})
+    with pytest.raises(ConfigError, match=r"model_bytes <= 10: the best achievable is 51.75"):  # 42 x 3 + 9 x 32 bits
+        api.search(dataclasses.replace(run, search=search), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sum_with_a_direction_takes_each_metric_as_it_stands() -> None:
+    run = config()
+    search = dataclasses.replace(run.search, objective="weighted-sum", direction="maximize")
+    objectives = Session(dataclasses.replace(run, search=search)).objectives
+    assert [(o.name, o.direction, o.scale) for o in objectives] == [
+        ("accuracy", "maximize", 1.0),
+        ("loss", "maximize", 1.0),
+        ("model_bytes", "maximize", 0.001),
+    ]

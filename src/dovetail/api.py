@@ -35,6 +35,8 @@ from dovetail.report import RunFiles, format_duration, write_atomically, write_r
 from dovetail.runs import continue_run
 from dovetail.search.best import Best, find_best, find_front
 from dovetail.search.certificate import Certificate, certify, count_wanted
+from dovetail.search.feasible import achievable, find_feasible
+from dovetail.search.problem import Problem
 from dovetail.search.run import Progress, SearchRun, run_search
 from dovetail.search.space import Space
 from dovetail.search.strategies import make_strategy
@@ -109,6 +111,8 @@ def search(
     session = Session(config, space=space, on_stage=on_stage)
     problem = session.problem
     make_strategy(config.search.strategy, problem)  # a name that is unknown is told before anything is written
+    wanted = count_wanted(problem)
+    _check_feasible(problem, wanted)
     files = RunFiles(Path(out or config.out or "runs/search"))
     study = continue_run(files, session.header, storage=config.storage, config_text=to_toml(config))
     with study:
@@ -116,7 +120,6 @@ def search(
         budget = config.search.trials
         if budget is None and config.search.strategy != "brute-force":
             budget = DEFAULT_TRIALS
-        wanted = count_wanted(problem)
         total = min((n for n in (budget, wanted) if n is not None), default=None)
         evaluator = session.evaluator
         on_forecast(_forecast(session, total, len(known)))
@@ -153,6 +156,13 @@ def search(
         certificate=certify(problem, run.trials, wanted),
         cache=session.cache,
     )
+
+
+def _check_feasible(problem: Problem, wanted: int | None) -> None:
+    """Require that some plan keeps the constraints on costs; where none does, say what is achievable."""
+    if wanted == 0 or (wanted is None and find_feasible(problem) is None):
+        best = "; ".join(str(found) for found in achievable(problem))
+        raise ConfigError(f"search.constraints: no plan of the space keeps them. Of each alone, {best}.")
 
 
 def _forecast(session: Session, total: int | None, known: int) -> str:

@@ -212,12 +212,10 @@ class Session:
         direction = metric.direction or (
             COSTS[name].direction if name in COSTS else "minimize" if name == LATENCY else METRICS[name].direction
         )
-        objective = Objective(name=name, direction=direction, scale=metric.scale, is_cost=name in COSTS)
-        if (wanted := self.config.search.direction) is None or self.config.search.objective == "pareto":
-            return objective
-        # a direction of the sum as a whole: the sum of scale x metric, taken literally, is made large or small
-        sign = 1.0 if wanted == "maximize" else -1.0
-        return dataclasses.replace(objective, scale=objective.scale * sign * objective.sign)
+        search = self.config.search
+        if search.direction is not None and search.objective == "weighted-sum":
+            direction = search.direction  # the sum of scale x metric, taken literally, is made large or small
+        return Objective(name=name, direction=direction, scale=metric.scale, is_cost=name in COSTS)
 
     @cached_property
     def constraints(self) -> tuple[Constraint, ...]:

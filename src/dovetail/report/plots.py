@@ -55,8 +55,17 @@ def plot_front(path: Path, header: StudyHeader, trials: Sequence[Trial]) -> bool
         xs, ys = ([t.value(o.name) for t in kept] for o in (cost, quality))
         axes.scatter(xs, ys, s=10, color="0.75", label=f"{len(kept):,} trials", rasterized=True)
         step = sorted((t.value(cost.name), t.value(quality.name)) for t in front)
+        line = "-" if len(header.objectives) == 2 else ""  # a front in more figures has no outline in two of them
+        drawstyle = "steps-post" if (cost.direction, quality.direction) == ("minimize", "maximize") else "default"
         axes.plot(
-            *zip(*step, strict=True), "o-", color="tab:red", markersize=4, linewidth=1, label=f"front ({len(front)})"
+            *zip(*step, strict=True),
+            marker="o",
+            linestyle=line,
+            drawstyle=drawstyle,
+            color="tab:red",
+            markersize=4,
+            linewidth=1,
+            label=f"front ({len(front)})",
         )
         if min(xs) > 0 and max(xs) / min(xs) > 50:
             axes.set_xscale("log")

@@ -159,6 +159,8 @@ def _cheapest_alike(kept: Sequence[Trial], top: Trial, quality: Objective, costs
         (t for t in kept if t is not top and _relative_cost(t, top, costs) < own),
         key=lambda t: (_relative_cost(t, top, costs), -quality.sign * t.value(quality.name), t.number),
     )
+    if not cheaper:
+        return Best(top=top, cheapest=top, quality=quality.name, p_value=None, test="no plan is cheaper")
     for trial in cheaper:
         p_value = _paired_p(top, trial, quality)
         if p_value is not None and p_value >= SIGNIFICANCE:
