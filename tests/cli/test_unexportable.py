@@ -97,3 +97,12 @@ def test_candidates_can_be_trained(project: Path, config: Path, run: Run, stacke
     assert result.exit_code == 0, result.stderr
     with open_run(project / f"trained-{stacked}") as study:
         assert [trial.state for trial in study.trials()] == ["complete", "complete"]
+
+
+def test_candidates_can_race(project: Path, config: Path, run: Run) -> None:
+    path = project / "racing.toml"
+    path.write_text(config.read_text() + "\n[evaluation]\nracing_confidence = 0.9\n")
+    result = run("search", path, "--out", project / "racing")
+    assert result.exit_code == 0, result.stderr
+    with open_run(project / "racing") as study:
+        assert [trial.state for trial in study.trials()] == ["complete"] * 4
