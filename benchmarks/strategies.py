@@ -5,7 +5,7 @@
 Accuracy against the logarithm of the cost, scaled to [0, 1] over the space; reference: accuracy 0 at the worst cost.
 Medians over seeds; a run that has not arrived within `--trials` counts as infinitely long. `ms` is the mean time of one
 suggestion. `--time` measures instead how long `pareto` takes per suggestion between 500 and 550 trials on the space of
-15,625 plans, in seconds of one core.
+15,625 plans, in time of one core. Figures that were measured, with their seeds, are in docs/strategies.md.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from scipy.optimize import minimize
 
 from dovetail.search.space import Rows
 
-__all__ = ["Hyperparameters", "Posterior", "correlations", "fit"]
+__all__ = ["LIKELIHOOD_ROWS", "Hyperparameters", "Posterior", "correlations", "fit"]
 
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
@@ -40,7 +40,7 @@ BEND_BOUNDS = (-4.0, 4.0)
 # Of log noise: accuracy on a finite sample is a step function, so a thousandth of the variance is noise.
 NOISE_PRIOR = (-6.9, 1.0)
 NOISE_FLOOR = 1e-5  # keeps the Cholesky factor well away from singular in 32-bit updates
-LIKELIHOOD_ROWS = 256  # the likelihood of this many rows pins the lengths down; more only cost n^3
+LIKELIHOOD_ROWS = 192  # the likelihood of this many rows pins the lengths down; more only cost n^3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dovetail.search.space import Decision, Row, Rows
 from dovetail.search.strategies.distances import decision_gaps
-from dovetail.search.strategies.gaussian_process import Hyperparameters, Posterior, fit
+from dovetail.search.strategies.gaussian_process import LIKELIHOOD_ROWS, Hyperparameters, Posterior, fit
 from dovetail.search.strategies.warp import IDENTITY, Warp
 
 __all__ = ["QualityModel"]
@@ -88,8 +88,9 @@ class QualityModel:
         if self._warped:
             self._warps = [Warp.of(seen) for seen in self.values().T]
         values = self._places()
+        iterations = 30 if count < 100 else 10 if count < LIKELIHOOD_ROWS else 5  # later fits start near the optimum
         for q, hyper in enumerate(self._hyper):
-            self._hyper[q] = fit(self._gaps, rows, values[:, q], hyper, iterations=30 if count < 100 else 10)
+            self._hyper[q] = fit(self._gaps, rows, values[:, q], hyper, iterations=iterations)
         self._posteriors = [Posterior(self._gaps, h, rows, values[:, q], pool) for q, h in enumerate(self._hyper)]
         self._fit_at = count + max(1, count // REFITS)
         self._settle()
