@@ -21,7 +21,7 @@ from dovetail.evaluation.metrics import MetricSet, Values
 from dovetail.evaluation.numbering import Numbering
 from dovetail.evaluation.program import compile_program
 from dovetail.evaluation.score import Outcome, Score
-from dovetail.evaluation.sizing import default_batch_size, pieces, place
+from dovetail.evaluation.sizing import default_batch_size, is_small, on_one_thread, pieces, place
 from dovetail.evaluation.tail import Tail, find_tail, has_exact_sums, keeps_bits, row_steps
 from dovetail.evaluation.tensors import ModelTensors
 from dovetail.formats import Format
@@ -122,6 +122,7 @@ class PtqEvaluator:
         self._program = compile_program(graph, self._device)
         self._tail = find_tail(self._program)
         self._batch_size = batch_size or default_batch_size(self._program, len(split), self._device)
+        self._is_small = is_small(self._program, own, self._batch_size, self._device)
         self._cache = ValueCache(default_budget(self._device) if memory_budget is None else memory_budget)
         self._formats: list[Format | None] = [None]
         self._format_numbers: dict[Format, int] = {}
@@ -157,7 +158,8 @@ class PtqEvaluator:
         candidates = []
         for index, plan in enumerate(plans):
             try:
-                candidates.append(_Candidate(index=index, plan=plan, formats=self._plan_formats(plan)))
+                with on_one_thread(self._is_small):
+                    candidates.append(_Candidate(index=index, plan=plan, formats=self._plan_formats(plan)))
             except DovetailError as error:
                 yield index, Outcome(plan, None, str(error))
         candidates.sort(key=lambda candidate: (candidate.plan.widths, candidate.formats))
@@ -223,7 +225,8 @@ class PtqEvaluator:
         for candidate in candidates:
             progress = _Progress(candidate=candidate, position=len(good), numbers=[], found=[])
             try:
-                given = (*self._tensors.numbers(candidate.plan.widths), *self._inputs)
+                with on_one_thread(self._is_small):
+                    given = (*self._tensors.numbers(candidate.plan.widths), *self._inputs)
             except DovetailError as error:
                 progress.failure = str(error)
                 failed.append(progress)
@@ -310,7 +313,8 @@ class PtqEvaluator:
             return
         began = time.perf_counter()
         try:
-            found = self._measure(running, piece)
+            with on_one_thread(self._is_small):
+                found = self._measure(running, piece)
         except torch.OutOfMemoryError:
             raise
         except (DovetailError, RuntimeError) as error:

@@ -16,7 +16,7 @@ from dovetail.evaluation.calibration import CALIBRATION_SAMPLES, Calibration
 from dovetail.evaluation.metrics import MetricSet
 from dovetail.evaluation.program import compile_program
 from dovetail.evaluation.score import Outcome, Score
-from dovetail.evaluation.sizing import default_batch_size, pieces, place
+from dovetail.evaluation.sizing import default_batch_size, is_small, on_one_thread, pieces, place
 from dovetail.graph import Graph
 from dovetail.graph.export import first_tensor
 from dovetail.plan import Plan
@@ -52,6 +52,7 @@ class ReferenceEvaluator:
         self._weights, self._seed = weights, seed
         program = compile_program(graph, device)
         self._batch_size = batch_size or default_batch_size(program, len(split), self._device)
+        self._is_small = is_small(program, self._model, self._batch_size, self._device)
         self._calibration = Calibration(
             graph,
             self._model,
@@ -65,7 +66,8 @@ class ReferenceEvaluator:
         for plan in plans:
             start = time.perf_counter()
             try:
-                result = self._score(plan)
+                with on_one_thread(self._is_small):
+                    result = self._score(plan)
             except EvaluationError:
                 raise
             except (DovetailError, RuntimeError) as error:
