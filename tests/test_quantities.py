@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from dovetail.quantities import Limit, parse_bytes, parse_duration_s, parse_limit
 from dovetail.errors import ConfigError
+from dovetail.quantities import Limit, parse_bytes, parse_duration_s, parse_limit
 
 
 @pytest.mark.parametrize(

@@ -241,8 +241,8 @@ class SearchConfig:
     """How the space is searched, and for what.
 
     Args:
-        strategy: How the next plan is chosen: `pareto`, `brute-force`, `integer-program`, `grid`, `random`, `tpe`, `gp`,
-            `nsga2`, `nsga3`, `qmc` or `cma-es`.
+        strategy: How the next plan is chosen: `pareto`, `brute-force`, `integer-program`, `grid`, `random`, `tpe`,
+            `gp`, `nsga2`, `nsga3`, `qmc` or `cma-es`.
         trials: How many plans are evaluated; None: the whole space for `brute-force`, else 100.
         seed: Of the strategy and of each candidate's training.
         objective: `pareto`, or `weighted-sum`: the sum of scale x metric.

@@ -16,7 +16,6 @@ from dovetail.testing.strategies import (
     drive,
     law_all_infeasible_gives_nothing,
     law_one_point_space_gives_one_row,
-    law_survives_failures,
     law_works_in_a_space_too_large_to_list,
     sample_problem,
     score,
@@ -26,14 +25,11 @@ SUM_ONLY = {"cma-es"}
 SHORT = "gp"  # a suggestion of Optuna's Gaussian process takes a quarter of a second, and it repeats known plans often
 SHORT_LAWS = (law_one_point_space_gives_one_row, law_all_infeasible_gives_nothing)  # the others ask for 30 plans
 
-# Without a score the integer program has no model, and it ends where its probes do.
-EXEMPT = {"integer-program": (law_survives_failures,)}
-
 
 def cases():
     for name in STRATEGIES:
         for law in STRATEGY_LAWS:
-            if law in EXEMPT.get(name, ()) or (name == SHORT and law not in SHORT_LAWS):
+            if name == SHORT and law not in SHORT_LAWS:
                 continue
             slow = name == SHORT or (law is law_works_in_a_space_too_large_to_list and name != "grid")
             marks = [pytest.mark.slow] if slow else []

@@ -1,8 +1,7 @@
 """The command line: parse, call, print, exit code.
 
 Exit codes: 0 done, 1 failed or stopped, 2 bad usage or bad input. Results go to standard output, everything else to
-standard error.
-Commands import what they need when they run, so that `--help` answers at once.
+standard error. Commands import what they need when they run, so that `--help` answers at once.
 """
 
 from __future__ import annotations

@@ -74,8 +74,7 @@ def jsc_cernbox(config: DataConfig, seed: int) -> Dataset:
     one.
 
     Read from `args.path` or from `jsc-cernbox.h5` (or .npz, .z) in the folder `DOVETAIL_DATA`: its HDF5 table of
-    columns `j_...`
-    (16 features; classes one-hot in `j_g, j_q, j_w, j_z, j_t`), or arrays `x, y` made from it.
+    columns `j_...` (16 features; classes one-hot in `j_g, j_q, j_w, j_z, j_t`), or arrays `x, y` made from it.
 
     Raises:
         DataError: There is no file.

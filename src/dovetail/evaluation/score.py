@@ -95,8 +95,7 @@ class Score:
     Args:
         metrics: (name, figure) in the order asked for.
         correct: for classification, one bit per sample in the split's order (`numpy.packbits`, first sample in the
-        highest bit): two
-            plans can then be compared sample by sample. None for other tasks.
+        highest bit): two plans can then be compared sample by sample. None for other tasks.
     """
 
     metrics: tuple[tuple[str, Measured], ...]

@@ -94,8 +94,7 @@ def build_model(config: ModelConfig, dataset: Dataset) -> nn.Module:
     was.
 
     A user's callable gets `config.args`, and `input_shape` and `classes` where its signature has them. An `nn.Module`
-    given as
-    an object is used as it is.
+    given as an object is used as it is.
 
     Raises:
         ConfigError: Unknown name, an argument that the model does not take, or data of a shape that it cannot have.

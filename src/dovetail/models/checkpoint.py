@@ -1,10 +1,8 @@
 """Checkpoints in and out; nothing is ever unpickled.
 
-`.safetensors` files are read with safetensors, all others with `torch.load(weights_only=True)`, which takes tensors
-and plain
-containers alone. A state dict may stand by itself, or under `state_dict` as Lightning and others write it, and its
-names may carry a
-wrapper's prefix.
+`.safetensors` files are read with safetensors, all others with `torch.load(weights_only=True)`, which takes tensors and
+plain containers alone. A state dict may stand by itself, or under `state_dict` as Lightning and others write it, and
+its names may carry a wrapper's prefix.
 """
 
 from __future__ import annotations
@@ -35,8 +33,7 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> None:
 
     Raises:
         CheckpointError: The file is missing, corrupt, or its tensors are not the model's: the message names the first
-        that is
-            missing, not known, of another shape or holds NaN.
+        that is missing, not known, of another shape or holds NaN.
     """
     tensors = _named_as(model, read_checkpoint(path))
     own = model.state_dict()

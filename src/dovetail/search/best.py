@@ -1,8 +1,7 @@
 """Which trials are best, said honestly: the front, the top, and the cheapest that the samples cannot tell from the top.
 
-Of many candidates scored on a few hundred samples the first is first by luck as much as by merit. So the top trial
-is reported beside
-the cheapest trial that is not significantly worse on the same samples.
+Of many candidates scored on a few hundred samples the first is first by luck as much as by merit. So the top trial is
+reported beside the cheapest trial that is not significantly worse on the same samples.
 """
 
 from __future__ import annotations
@@ -44,8 +43,7 @@ class Best:
         cheapest: the cheapest trial that is not significantly worse than the top; the top itself where none is cheaper.
         quality: the figure that was tested; None where the search has no objective of quality.
         p_value: how often a loss of quality like that of `cheapest` against `top`, or a larger one, comes by chance
-            where neither is
-            better; None where they are the same trial or the samples could not be paired.
+            where neither is better; None where they are the same trial or the samples could not be paired.
         test: how `cheapest` was judged, in words.
     """
 
@@ -88,9 +86,8 @@ def find_front(
 def compare_paired(top: bytes, others: Sequence[bytes]) -> NDArray[np.float64]:
     """One-sided exact McNemar test of each other plan against the top one, on the same samples.
 
-    Of the b + c samples that exactly one of the two gets right, b are the top's. Where neither is better, b is
-    binomial with p = 1/2; the
-    p-value is P(B >= b).
+    Of the b + c samples that exactly one of the two gets right, b are the top's. Where neither is better, b is binomial
+    with p = 1/2; the p-value is P(B >= b).
 
     Args:
         top: packed bits, one per sample, of the samples that the top plan gets right.
@@ -119,9 +116,8 @@ def find_best(
     """The top trial and the cheapest that is not significantly worse; None where no trial keeps the constraints.
 
     "Cheaper" weighs the cost objectives: the mean of scale x (cost / the top's cost), signs as their directions say.
-    Quality is compared
-    by McNemar's test where both trials carry their bits per sample, and by whether the 95 % intervals overlap
-    otherwise.
+    Quality is compared by McNemar's test where both trials carry their bits per sample, and by whether the 95 %
+    intervals overlap otherwise.
 
     Args:
         trials: any trials; failed ones and those beyond a constraint are left out.

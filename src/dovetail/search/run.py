@@ -1,11 +1,9 @@
 """The loop of a search: ask the strategy, evaluate, record, tell.
 
 Nothing that a trial says depends on when or beside what it ran: the strategy is told answers in the order in which it
-asked, and what is
-recorded already is answered from the record. So a search that was stopped goes on by asking from the start again: the
-strategy, seeded as
-before, asks the same questions, gets the recorded answers at once, and the first unanswered question is where
-evaluation goes on.
+asked, and what is recorded already is answered from the record. So a search that was stopped goes on by asking from the
+start again: the strategy, seeded as before, asks the same questions, gets the recorded answers at once, and the first
+unanswered question is where evaluation goes on.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ class IntegerProgram:
         self._costs = cost_sums(problem)
         self._asked: set[Row] = set()
         self._harm: dict[Row, float] = {}
+        self._bars_lifted = False
         self._origin = self._sharpest_feasible()
         self._queue: deque[Row] = deque(self._probes() if problem.quality_objectives else [])
         self._round = 0
@@ -107,6 +108,9 @@ class IntegerProgram:
         model = self._model()
         rows = list(dict.fromkeys([*self._pairs_at_fault(model), *self._climb(model)]))
         self._round += 1
+        if not rows and not self._bars_lifted:  # all else is asked: what failed alone may do in company
+            self._bars_lifted = True
+            return self._propose()
         return rows
 
     def _model(self) -> PairwiseSum:
@@ -151,7 +155,9 @@ class IntegerProgram:
         return effects
 
     def _barred(self) -> list[Bound]:
-        """No answer holds a choice that failed when it was probed alone."""
+        """No answer holds a choice that failed when it was probed alone, as long as others are left."""
+        if self._bars_lifted:
+            return []
         failed = [row for row, harm in self._harm.items() if math.isinf(harm) and row != self._origin]
         singles = tuple(np.zeros(n) for n in self._shape)
         for row in failed:
