@@ -8,9 +8,11 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from dovetail.costs import CostModel
 from dovetail.formats import parse
-from dovetail.graph import trace
+from dovetail.graph import Graph, trace
 from dovetail.plan import Plan
 from dovetail.testing.transforms import check_quantise, check_resize, primed
 from dovetail.transforms import apply, inheritance_report
@@ -84,6 +86,16 @@ def models(draw: st.DrawFn) -> nn.Module:
     return primed(nn.Sequential(*layers, nn.Linear(width, 3)), draw(st.integers(0, 99)))
 
 
+def check_prices(graph: Graph, model: nn.Module, x: tuple[Tensor], plan: Plan) -> None:
+    """What is priced is what is counted on the built model."""
+    built = apply(graph, model, plan)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        built.eval()(*x)
+    priced = CostModel(graph, batch=len(x[0])).price(plan)
+    assert priced["flops_matmul"].value == counter.get_total_flops()
+    assert priced["params"].value == sum(p.numel() for p in built.parameters())
+
+
 def check(model: nn.Module, data: st.DataObject, seed: int) -> None:
     x = (torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(seed)),)
     graph = trace(model, x)
@@ -94,6 +106,8 @@ def check(model: nn.Module, data: st.DataObject, seed: int) -> None:
     check_resize(graph, model, x, grown, retrace=False)
     anything = Plan.of(widths={g.name: data.draw(st.integers(1, 2 * g.base), label=g.name) for g in free})
     check_resize(graph, model, x, anything, retrace=False)
+    for plan in (grown, anything):
+        check_prices(graph, model, x, plan)
     formats = {site: data.draw(st.sampled_from([parse("fixed(8,4)"), parse("fixed(4,2)")])) for site in graph.sites}
     check_quantise(graph, model, x, Plan.of(formats))
     both = apply(graph, model, Plan.of(formats, dict(anything.widths)))
