@@ -18,7 +18,7 @@ from dovetail.search.run import End, Progress
 from dovetail.search.space import Row
 from dovetail.search.strategies import make_strategy
 from dovetail.search.tabulated import tabulate
-from dovetail.session import Session
+from dovetail.session import LATENCY, Session
 
 __all__ = ["COMPARED", "compare"]
 
@@ -100,7 +100,7 @@ def compare(
 
 
 def _shares_work(config: RunConfig) -> bool:
-    return config.evaluation.protocol == "ptq" and "latency_ms" not in config.search.metrics
+    return config.evaluation.protocol == "ptq" and LATENCY not in config.search.metrics
 
 
 def _evaluator(session: Session) -> Callable[[Row], tuple[float, ...] | None]:
