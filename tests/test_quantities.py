@@ -29,19 +29,19 @@ def test_a_size_is_read_in_bytes(text: str | int, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "op", "value"),
+    ("text", "op", "value", "unit"),
     [
-        ("<= 4 KiB", "<=", 4096),
-        (">= 0.9", ">=", 0.9),
-        (">= 90 %", ">=", 0.9),
-        ("<= 5 K", "<=", 5000),
-        ("<= 250 us", "<=", 0.25),
-        ("<=1e6", "<=", 1e6),
+        ("<= 4 KiB", "<=", 4096, "bytes"),
+        (">= 0.9", ">=", 0.9, ""),
+        (">= 90 %", ">=", 0.9, "share"),
+        ("<= 5 K", "<=", 5000, ""),
+        ("<= 250 us", "<=", 0.25, "ms"),
+        ("<=1e6", "<=", 1e6, ""),
     ],
 )
-def test_a_limit_is_read_in_its_metrics_unit(text: str, op: str, value: float) -> None:
+def test_a_limit_is_read_in_its_metrics_unit(text: str, op: str, value: float, unit: str) -> None:
     limit = parse_limit("m", text)
-    assert (limit.metric, limit.op) == ("m", op)
+    assert (limit.metric, limit.op, limit.unit) == ("m", op, unit)
     assert limit.value == pytest.approx(value, rel=1e-12)
 
 

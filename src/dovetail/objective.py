@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Constraint", "Objective"]
+__all__ = ["Constraint", "Objective", "weighted_sum"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,22 @@ class Objective:
     def sign(self) -> float:
         """1 where more is better, -1 where less is."""
         return 1.0 if self.direction == "maximize" else -1.0
+
+
+def weighted_sum(objectives: Sequence[Objective], values: Sequence[float]) -> float:
+    """Sum of sign x scale x value over the objectives: larger is better.
+
+    Args:
+        objectives: what is summed.
+        values: one figure per objective, in its own unit.
+
+    Example:
+        >>> accuracy = Objective(name="accuracy", direction="maximize")
+        >>> size = Objective(name="model_bytes", direction="minimize", scale=0.001)
+        >>> weighted_sum((accuracy, size), (0.9, 400.0))
+        0.5
+    """
+    return math.fsum(o.sign * o.scale * value for o, value in zip(objectives, values, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,17 +23,27 @@ _BYTES = {
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
     "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
 }  # fmt: skip
-_PLAIN = {"K": 10**3, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "%": 0.01, "us": 1e-3, "ms": 1.0, "s": 1e3}
+_MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_COUNTS = {"": 1, "K": 10**3, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_SHARES = {"%": 0.01}
 _QUANTITY = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([A-Za-z%]*)\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A bound on a metric, in the metric's own unit (bytes, milliseconds, counts, shares)."""
+    """A bound on a metric, in the metric's own unit (bytes, milliseconds, counts, shares).
+
+    Args:
+        metric: what is bounded.
+        op: which side is allowed; the bound itself is.
+        value: the bound.
+        unit: what the text gave it in: "bytes", "ms", "share", or "" for a bare number, which fits any metric.
+    """
 
     metric: str
     op: Literal["<=", ">="]
     value: float
+    unit: str = ""
 
     def holds(self, value: float) -> bool:
         """Whether a value is within the limit; NaN never is."""
@@ -75,23 +86,24 @@ def parse_limit(metric: str, text: str) -> Limit:
 
     Example:
         >>> parse_limit("model_bytes", "<= 4 KiB")
-        Limit(metric='model_bytes', op='<=', value=4096.0)
+        Limit(metric='model_bytes', op='<=', value=4096.0, unit='bytes')
     """
     op, rest = text.strip()[:2], text.strip()[2:]
-    value = _amount(rest, _BYTES | _PLAIN)
-    if value is None or op not in ("<=", ">="):
-        raise ConfigError(f"constraints.{metric}: must be '<=' or '>=' and a number, such as '<= 4 KiB', got {text!r}.")
-    return Limit(metric, "<=" if op == "<=" else ">=", value)
+    for unit, scales in (("", _COUNTS), ("bytes", _BYTES), ("ms", _MILLISECONDS), ("share", _SHARES)):
+        value = _amount(rest, scales)
+        if value is not None and op in ("<=", ">="):
+            return Limit(metric, "<=" if op == "<=" else ">=", value, unit)
+    raise ConfigError(f"constraints.{metric}: must be '<=' or '>=' and a number, such as '<= 4 KiB', got {text!r}.")
 
 
-def _positive(value: str | float, units: dict[str, float] | dict[str, int], what: str) -> float:
-    amount = _amount(value, dict(units)) if isinstance(value, str) else float(value)
+def _positive(value: str | float, units: Mapping[str, float], what: str) -> float:
+    amount = _amount(value, units) if isinstance(value, str) else float(value)
     if amount is None or not 0 < amount < float("inf"):
         raise ConfigError(f"must be {what}, got {value!r}.")
     return amount
 
 
-def _amount(text: str, units: dict[str, float]) -> float | None:
+def _amount(text: str, units: Mapping[str, float]) -> float | None:
     match = _QUANTITY.fullmatch(text)
     if match is None or match[2] not in units:
         return None

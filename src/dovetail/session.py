@@ -177,6 +177,12 @@ class Session:
         for where, name in [("metrics", name) for name in metrics] + [("constraints", n) for n in self._limited]:
             if name not in COSTS and name not in METRICS and name != LATENCY:
                 raise ConfigError(f"search.{where}: {unknown_name('metric', name, [*METRICS, *COSTS, LATENCY])}")
+        for limit in self.config.search.limits:
+            if limit.unit not in ("", _unit(limit.metric)):
+                raise ConfigError(
+                    f"search.constraints.{limit.metric}: must be a limit in {_unit(limit.metric) or 'bare numbers'}, "
+                    f"got one in {limit.unit}: {self.config.search.constraints[limit.metric]!r}."
+                )
         return metrics
 
     @property
@@ -413,6 +419,13 @@ class _AsTheyCome:
 
     def evaluate(self, plans: Sequence[Plan]) -> Iterator[Outcome]:
         return (outcome for _, outcome in self.scorer.evaluate_tagged(plans))
+
+
+def _unit(metric: str) -> str:
+    """The unit of a figure's value."""
+    if metric == LATENCY:
+        return "ms"
+    return COSTS[metric].unit if metric in COSTS else METRICS[metric].unit
 
 
 def _precision_rule(index: int, rule: Any) -> PrecisionRule:

@@ -126,6 +126,8 @@ def test_an_unknown_format_is_bad_input(run: Run) -> None:
             "none.safetensors: must be a file",
         ),
         ("[search.metrics]", "[search.constraints]\naverage_bitwidth = '= 4'\n[search.metrics]", "'<=' or '>='"),
+        ("[search.metrics]", "[search.constraints]\naccuracy = '>= 4 KiB'\n[search.metrics]", "a limit in share"),
+        ("[search.metrics]", "[search.constraints]\nmodel_bytes = '<= 4 ms'\n[search.metrics]", "a limit in bytes"),
         ("[train]", "device = 3\n[train]", "device"),
     ],
 )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from dovetail.objective import weighted_sum
+
 if TYPE_CHECKING:
     from dovetail.search.run import Progress
     from dovetail.session import Session
@@ -75,7 +77,7 @@ class SearchProgress:
         if not all(c.holds(figures[c.metric]) for c in self._constraints):
             return
         if self._is_sum:
-            merit = sum(o.sign * o.scale * figures[o.name] for o in self._objectives)
+            merit = weighted_sum(self._objectives, [figures[o.name] for o in self._objectives])
             text = f"best sum {merit:.5g}"
         else:
             leading = next((o for o in self._objectives if not o.is_cost), self._objectives[0])

@@ -137,6 +137,11 @@ class Metric:
     statistic: Callable[[Tensor, Tensor], Tensor]
     aggregate: Callable[[NDArray[Any], NDArray[Any]], Measured]
 
+    @property
+    def unit(self) -> str:
+        """Of its value: "share" (0 to 1), or "" for a bare number."""
+        return "share" if self.aggregate in (share, mean_of_class_shares) else ""
+
 
 METRICS: Mapping[str, Metric] = {
     metric.name: metric

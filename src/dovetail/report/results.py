@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dovetail.objective import Objective
+from dovetail.objective import Objective, weighted_sum
 from dovetail.record import Trial
 from dovetail.report.figures import format_figure, format_measured
 from dovetail.report.tables import Table
-from dovetail.search.best import Best, find_best, find_front, is_within, is_worse, weighted_sum
+from dovetail.search.best import Best, find_best, find_front, is_within, is_worse
 from dovetail.study.header import StudyHeader
 
 __all__ = [
@@ -47,7 +47,7 @@ def rank_trials(header: StudyHeader, trials: Sequence[Trial], count: int) -> lis
 
     def key(trial: Trial) -> tuple[float, ...]:
         if header.weighted_sum:
-            return -weighted_sum(trial, header.objectives), trial.number
+            return -_sum(trial, header), trial.number
         return (*(-o.sign * trial.value(o.name) for o in header.objectives), trial.number)
 
     return sorted(kept, key=key)[:count]
@@ -150,8 +150,12 @@ def _row(header: StudyHeader, trial: Trial) -> tuple[str, ...]:
     ]
     scaled = [f"{name} {format_figure(value)}" for name, value in scaled_metrics(trial, header.objectives).items()]
     if header.weighted_sum:
-        scaled.append(f"sum {format_figure(weighted_sum(trial, header.objectives))}")
+        scaled.append(f"sum {format_figure(_sum(trial, header))}")
     return str(trial.number), "\n".join(software), "\n".join(hardware), "\n".join(scaled)
+
+
+def _sum(trial: Trial, header: StudyHeader) -> float:
+    return weighted_sum(header.objectives, [trial.value(o.name) for o in header.objectives])
 
 
 def _figures(trial: Trial, quality: str | None) -> str:

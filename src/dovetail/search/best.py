@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from dovetail.objective import Constraint, Objective
+from dovetail.objective import Constraint, Objective, weighted_sum
 from dovetail.record import Trial
 from dovetail.search.front import non_dominated
 
@@ -25,7 +25,6 @@ __all__ = [
     "find_front",
     "is_within",
     "is_worse",
-    "weighted_sum",
 ]
 
 SIGNIFICANCE = 0.05
@@ -57,11 +56,6 @@ class Best:
 def is_within(trial: Trial, constraints: Sequence[Constraint]) -> bool:
     """Whether a complete trial keeps every constraint."""
     return trial.is_complete and all(c.holds(trial.value(c.metric)) for c in constraints)
-
-
-def weighted_sum(trial: Trial, objectives: Sequence[Objective]) -> float:
-    """Sum of sign x scale x figure over the objectives: larger is better."""
-    return sum(o.sign * o.scale * trial.value(o.name) for o in objectives)
 
 
 def find_front(
@@ -133,7 +127,9 @@ def find_best(
     leading = qualities[0] if qualities else objectives[0]
 
     def merit(trial: Trial) -> float:
-        return weighted_sum(trial, objectives) if summed else leading.sign * trial.value(leading.name)
+        if summed:
+            return weighted_sum(objectives, [trial.value(o.name) for o in objectives])
+        return leading.sign * trial.value(leading.name)
 
     most = max(merit(trial) for trial in kept)
     tied = [trial for trial in kept if merit(trial) == most]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail.objective import Constraint, Objective
+from dovetail.objective import Constraint, Objective, weighted_sum
 from dovetail.search.space import Rows, Space
 
 __all__ = ["Constraint", "Objective", "Price", "Problem"]
@@ -78,5 +77,5 @@ class Problem:
         return feasible
 
     def scalar(self, values: Sequence[float]) -> float:
-        """The weighted sum of objective values, larger is better: sum of sign x scale x value."""
-        return math.fsum(o.sign * o.scale * v for o, v in zip(self.objectives, values, strict=True))
+        """The weighted sum of one trial's objective values: larger is better."""
+        return weighted_sum(self.objectives, values)

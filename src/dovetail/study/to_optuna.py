@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from dovetail.errors import StudyError
+from dovetail.objective import weighted_sum
 from dovetail.record import Trial
 from dovetail.study.header import DecisionRecord, StudyHeader
 from dovetail.study.store import storage_url
@@ -21,8 +22,7 @@ def export_to_optuna(header: StudyHeader, trials: Iterable[Trial], storage: str,
     """Write trials into a new Optuna study.
 
     Each decision becomes a categorical parameter of its labels, each objective a value (the weighted sum, to be
-    maximised, where the search
-    summed them), and every other figure a user attribute.
+    maximised, where the search summed them), and every other figure a user attribute.
 
     Args:
         header: the study's header.
@@ -87,9 +87,7 @@ def _frozen(header: StudyHeader, trial: Trial) -> optuna.trial.FrozenTrial:
 
 def _values(header: StudyHeader, trial: Trial) -> list[float]:
     values = [trial.value(o.name) for o in header.objectives]
-    if header.weighted_sum:
-        return [sum(o.sign * o.scale * v for o, v in zip(header.objectives, values, strict=True))]
-    return values
+    return [weighted_sum(header.objectives, values)] if header.weighted_sum else values
 
 
 def _distinct_labels(decision: DecisionRecord) -> tuple[str, ...]:
