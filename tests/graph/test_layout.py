@@ -74,3 +74,20 @@ def test_integers_that_modules_hold_follow_the_widths(graph: Graph) -> None:
     assert sizes["depthwise", "out_channels"] == 2 * a
     assert sizes["norm", "num_channels"] == graph.group("grouped").symbol
     assert ("grouped", "groups") not in sizes
+
+
+def test_a_width_that_many_widths_are_concatenated_to_follows_them_all() -> None:
+    class Wide(nn.Module):
+        def __init__(self, branches: int = 8) -> None:
+            super().__init__()
+            self.branches = nn.ModuleList(nn.Linear(3, 4 + i) for i in range(branches))
+            total = sum(branch.out_features for branch in self.branches)
+            self.norm, self.out = nn.BatchNorm1d(total), nn.Linear(total, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.norm(torch.cat([branch(x) for branch in self.branches], 1)))
+
+    graph = trace(Wide(), (torch.zeros(2, 3),))
+    free = {group.name for group in graph.groups if group.frozen is None}
+    assert free == {f"branches.{i}" for i in range(8)}
+    assert graph.parameters["norm.weight"][0].free_symbols == {graph.group(name).symbol for name in free}

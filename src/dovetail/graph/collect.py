@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 import sympy
 
@@ -16,7 +17,7 @@ from dovetail.graph.rename import replace_symbols, symbol
 __all__ = ["Widths", "find_widths", "public", "read_groups"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class Widths:
     """The symbols of a divided graph as widths.
 
@@ -28,7 +29,7 @@ class Widths:
     names: Mapping[sympy.Symbol, str]
     multiples: Mapping[str, int]
 
-    @property
+    @cached_property
     def expressions(self) -> dict[sympy.Symbol, sympy.Expr]:
         """Each symbol in terms of the symbol of its group."""
         return {old: symbol(name) / self.multiples[name] for old, name in self.names.items()}

@@ -16,7 +16,6 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim, ExportedProgram, export
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.traceback import annotate, preserve_node_meta
-from torch.utils._sympy.functions import FloorDiv
 
 from dovetail.graph.calls import Call, CallMode
 from dovetail.graph.heads import Heads, find_heads, set_heads
@@ -38,7 +37,8 @@ class Exported:
         sizes: names of the sizes that are inputs of their own, between the tensors and the model's inputs.
         heads: the attention modules that these are of.
         bindings: value of each symbol in the model as it is.
-        equations: pairs of sizes that are equal but were not made one, because divisions stand in them.
+        equations: pairs of sizes that are equal but were not made one, because divisions stand in them or they are sums
+            of more symbols than the exporter solves for.
         pinned: by (tensor, dimension): the line of the model that made a size a constant, where one is known.
     """
 
@@ -238,11 +238,7 @@ def _pinned(environment: ShapeEnv, lines: dict[sympy.Symbol, str]) -> dict[tuple
 def _equations(environment: ShapeEnv) -> tuple[tuple[sympy.Expr, sympy.Expr], ...]:
     guards = dict.fromkeys(guard.expr for guard in environment.guards if isinstance(guard.expr, sympy.Eq))
     pairs = (tuple(environment.replace(side) for side in guard.args) for guard in guards)
-    return tuple(
-        (left, right)
-        for left, right in pairs
-        if left != right and (left.is_Symbol or right.is_Symbol) and (left.has(FloorDiv) or right.has(FloorDiv))
-    )
+    return tuple((left, right) for left, right in pairs if left != right and (left.is_Symbol or right.is_Symbol))
 
 
 def expression(size: int | torch.SymInt) -> sympy.Expr:

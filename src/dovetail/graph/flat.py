@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import sympy
 import torch
@@ -30,7 +31,7 @@ class Flat:
         num_inputs: how many inputs come after them.
         sizes: sizes that are no tensor's own (heads of attention), in order; the module holds them as integers
             `size_0`, ...
-        equations: pairs of sizes that the exporter found equal but did not make one, because divisions stand in them.
+        equations: pairs of sizes that the exporter found equal but did not make one.
         pinned: by (tensor, dimension): the line of the model that made a size a constant, where one is known.
         shapes: symbolic shape of each node that is a tensor.
         dtypes: dtype of each such node.
@@ -56,7 +57,7 @@ class Flat:
     bindings: Mapping[sympy.Symbol, int]
     batch: sympy.Symbol
 
-    @property
+    @cached_property
     def placeholders(self) -> dict[str, fx.Node]:
         """The node of each parameter and buffer."""
         nodes = [node for node in self.module.graph.nodes if node.op == "placeholder"]
