@@ -9,8 +9,7 @@ from typing import final
 import numpy as np
 from torch import Tensor
 
-from dovetail.errors import FormatError
-from dovetail.formats.base import Format
+from dovetail.formats.base import Uncalibrated
 from dovetail.formats.clipping import squared_error
 from dovetail.formats.fixed import FixedPoint
 from dovetail.formats.statistics import Statistics
@@ -23,7 +22,7 @@ _FINER = 4
 
 @final
 @dataclass(frozen=True, slots=True)
-class AutoFixed(Format):
+class AutoFixed(Uncalibrated):
     """`fixed(width, auto)`: `calibrate` gives the `FixedPoint` with the frac_width of least squared error.
 
     Tried are the largest frac_width whose range covers every observed value, and the four finer ones, which clip; of
@@ -45,22 +44,6 @@ class AutoFixed(Format):
     def element_bits(self) -> int:
         return self.width
 
-    @property
-    def maximum(self) -> float:
-        return math.nan
-
-    @property
-    def minimum(self) -> float:
-        return math.nan
-
-    @property
-    def step(self) -> float:
-        return math.nan
-
-    @property
-    def needs_calibration(self) -> bool:
-        return True
-
     def calibrate(self, observed: Statistics | Tensor) -> FixedPoint:
         """The concrete format for the observed values.
 
@@ -77,9 +60,6 @@ class AutoFixed(Format):
             rounded = np.clip(np.rint(values / fmt.step) * fmt.step, fmt.minimum, fmt.maximum)
             errors.append(squared_error(values, counts, rounded))
         return candidates[int(np.argmin(errors))]
-
-    def quantise(self, x: Tensor) -> Tensor:
-        raise FormatError(f"{self}: frac_width is not known yet. Call calibrate(statistics) first.")
 
     def _covering(self, low: float, high: float) -> int:
         """The largest frac_width whose range contains low and high (low as far as unsigned numbers reach)."""

@@ -16,7 +16,7 @@ from dovetail.errors import FormatError
 if TYPE_CHECKING:
     from dovetail.formats.statistics import Statistics
 
-__all__ = ["Format"]
+__all__ = ["Format", "Uncalibrated"]
 
 
 class Format(ABC):
@@ -110,3 +110,36 @@ class Format(ABC):
         if math.isnan(self.maximum) or (math.isinf(self.maximum) and math.isinf(self.minimum)):
             return None
         return (x >= self.minimum) & (x <= self.maximum)
+
+
+class Uncalibrated(Format):
+    """A format whose range is still to be read off data: `calibrate` gives one that can quantise."""
+
+    __slots__ = ()
+
+    @property
+    def maximum(self) -> float:
+        return math.nan
+
+    @property
+    def minimum(self) -> float:
+        return math.nan
+
+    @property
+    def step(self) -> float:
+        return math.nan
+
+    @property
+    def needs_calibration(self) -> bool:
+        return True
+
+    @abstractmethod
+    def calibrate(self, observed: Statistics | Tensor) -> Format:
+        """The concrete format for the observed values.
+
+        Raises:
+            FormatError: nothing, or something not finite, was observed.
+        """
+
+    def quantise(self, x: Tensor) -> Tensor:
+        raise FormatError(f"{self}: its range is not known yet. Call calibrate(statistics) first.")

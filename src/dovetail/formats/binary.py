@@ -14,6 +14,7 @@ from torch import Tensor
 from dovetail.errors import FormatError
 from dovetail.formats.base import Format
 from dovetail.formats.carrier import keep_nan, round_elements, work_dtype
+from dovetail.formats.fused import Loop
 from dovetail.formats.statistics import Statistics
 
 __all__ = ["Binary", "uniform_noise"]
@@ -110,13 +111,7 @@ class Binary(Format):
             raise FormatError("binary: the scale is not known yet. Call calibrate(statistics) first.")
         if self.stochastic:
             return self._quantise_stochastic(x.detach(), self.scale)
-        return round_elements(x, self._round)
-
-    def _round(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        if not self.bipolar:
-            return torch.mul(x.sign().clamp_min_(0.0), self.maximum, out=out).add_(keep_nan(x))
-        signed = x + 0.0  # -0 + 0 is +0
-        return torch.add(keep_nan(x), self.maximum, out=out).copysign_(signed)
+        return round_elements(x, _SignKernel(self.scale, self.bipolar))
 
     def _quantise_stochastic(self, x: Tensor, scale: float) -> Tensor:
         wide = x.to(work_dtype(x))
@@ -131,6 +126,25 @@ class Binary(Format):
         parts += [f"seed={self.seed}"] if self.seed else []
         parts += [f"scale={self.scale!r}"] if self.scaled and self.scale is not None else []
         return f"binary({','.join(parts)})" if parts else "binary"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _SignKernel:
+    """The scale, or what is below it, by the sign."""
+
+    scale: float
+    bipolar: bool
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        if not self.bipolar:
+            return torch.mul(x.sign().clamp_min_(0.0), self.scale, out=out).add_(keep_nan(x))
+        signed = x + 0.0  # -0 + 0 is +0
+        return torch.add(keep_nan(x), self.scale, out=out).copysign_(signed)
+
+    def loop(self, dtype: torch.dtype) -> Loop:
+        below, middle = (-self.scale, self.scale) if self.bipolar else (0.0, 0.0)
+        return Loop("levels", (0.0, 0.0, below, middle, self.scale))
 
 
 def uniform_noise(x: Tensor, seed: int) -> Tensor:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
-
-import torch
-from torch import Tensor
+from typing import final
 
 from dovetail.errors import FormatError
 from dovetail.formats.base import Format
-from dovetail.formats.blocks import Blocks, largest_magnitude, power_of_two_below, round_blocks
+from dovetail.formats.blocked import SCALE_HIGH, SCALE_LOW, Blocked, SharedPower
+from dovetail.formats.blocks import Blocks
 from dovetail.formats.fixed import FixedKernel
 from dovetail.formats.grid import FloatKernel
 from dovetail.formats.logarithmic import LogKernel
@@ -23,13 +19,10 @@ __all__ = ["DEFAULT_BLOCKS", "BlockFloat", "BlockLogarithmic", "BlockMinifloat"]
 DEFAULT_BLOCKS = Blocks((16,), -1)
 """16 elements of the last dimension."""
 
-_SCALE_LOW, _SCALE_HIGH = -127, 127
-"""Exponents of scales that float32 can both multiply and divide by; shared exponents are limited to them."""
-
 
 @final
 @dataclass(frozen=True, slots=True)
-class BlockFloat(Format):
+class BlockFloat(Blocked):
     """Block floating point: sign-magnitude integers under one exponent for each block.
 
     value = 2**e * m / 2**(width - 1), |m| < 2**(width - 1), with e = floor(log2(max |x| of the block)) + 1 limited to
@@ -70,40 +63,25 @@ class BlockFloat(Format):
         return self.width
 
     @property
-    def bits(self) -> float:
-        return _bits(self, self.exponent_width, self.blocks)
+    def scale_bits(self) -> int:
+        return self.exponent_width
 
     @property
-    def block_size(self) -> int:
-        return self.blocks.size
+    def kernel(self) -> SharedPower:
+        low, high = self._exponents
+        magnitude_bits = self.width - 1
+        largest = 2.0**magnitude_bits - 1
+        # The scale is that of a whole step, 2**(e - magnitude_bits); the largest magnitude lies in [2**(e-1), 2**e).
+        elements = FixedKernel(-largest, largest, 1.0)
+        return SharedPower(low - magnitude_bits, high - magnitude_bits, 1 - magnitude_bits, elements)
 
     @property
     def maximum(self) -> float:
         return 2.0 ** self._exponents[1] * (1 - 2.0 ** (1 - self.width))
 
     @property
-    def minimum(self) -> float:
-        return -self.maximum
-
-    @property
     def step(self) -> float:
         return 2.0 ** (self._exponents[0] + 1 - self.width)
-
-    def storage_bits(self, shape: Sequence[Any]) -> Any:
-        return Format.storage_bits(self, shape) + self.blocks.count(shape) * self.exponent_width
-
-    def quantise(self, x: Tensor) -> Tensor:
-        return round_blocks(x, self.blocks, self._round)
-
-    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float, out: Tensor | None) -> Tensor:
-        low, high = self._exponents
-        magnitude_bits = self.width - 1
-        # The scale is that of a whole step, 2**(e - magnitude_bits); amax lies in [2**(e-1), 2**e).
-        shift = 1 - magnitude_bits
-        scale = _scale(x, dims, ceiling, low - magnitude_bits, high - magnitude_bits, shift)
-        largest = 2.0**magnitude_bits - 1
-        integers = FixedKernel(-largest, largest, 1.0)(x * scale.reciprocal(), out)
-        return torch.mul(integers, scale, out=out)
 
     @property
     def _exponents(self) -> tuple[int, int]:
@@ -116,7 +94,7 @@ class BlockFloat(Format):
 
 @final
 @dataclass(frozen=True, slots=True)
-class BlockMinifloat(Format):
+class BlockMinifloat(Blocked):
     """Minifloats (implicit bit, subnormals) whose exponent bias is shared by a block.
 
     The bias, a two's complement number of exponent_bias_width bits counted from the usual 2**(exponent_width - 1) - 1,
@@ -155,42 +133,28 @@ class BlockMinifloat(Format):
         return self.width
 
     @property
-    def bits(self) -> float:
-        return _bits(self, self.exponent_bias_width, self.blocks)
+    def scale_bits(self) -> int:
+        return self.exponent_bias_width
 
     @property
-    def block_size(self) -> int:
-        return self.blocks.size
+    def kernel(self) -> SharedPower:
+        low, high = _bias_range(self.exponent_bias_width)
+        return SharedPower(low, high, -self._element.grid.emax, self._element)
 
     @property
     def maximum(self) -> float:
-        return self._kernel.maximum * 2.0 ** _bias_range(self.exponent_bias_width)[1]
-
-    @property
-    def minimum(self) -> float:
-        return -self.maximum
+        return self._element.maximum * 2.0 ** _bias_range(self.exponent_bias_width)[1]
 
     @property
     def step(self) -> float:
-        return self._kernel.grid.step * 2.0 ** _bias_range(self.exponent_bias_width)[0]
+        return self._element.grid.step * 2.0 ** _bias_range(self.exponent_bias_width)[0]
 
     @property
     def is_float(self) -> bool:
         return True
 
-    def storage_bits(self, shape: Sequence[Any]) -> Any:
-        return Format.storage_bits(self, shape) + self.blocks.count(shape) * self.exponent_bias_width
-
-    def quantise(self, x: Tensor) -> Tensor:
-        return round_blocks(x, self.blocks, self._round)
-
-    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float, out: Tensor | None) -> Tensor:
-        low, high = _bias_range(self.exponent_bias_width)
-        scale = _scale(x, dims, ceiling, low, high, -self._kernel.grid.emax)
-        return torch.mul(self._kernel(x * scale.reciprocal(), out), scale, out=out)
-
     @property
-    def _kernel(self) -> FloatKernel:
+    def _element(self) -> FloatKernel:
         bias = 2 ** (self.exponent_width - 1) - 1
         grid = float_grid(self.exponent_width, self.width - 1 - self.exponent_width, bias, Top.RESERVED)
         return FloatKernel(grid, grid.maximum, signs_zero=False)
@@ -202,7 +166,7 @@ class BlockMinifloat(Format):
 
 @final
 @dataclass(frozen=True, slots=True)
-class BlockLogarithmic(Format):
+class BlockLogarithmic(Blocked):
     """Signed powers of two whose exponent bias is shared by a block.
 
     The bias, a two's complement number of exponent_bias_width bits counted from the usual 2**(width - 2) - 1, is the
@@ -232,42 +196,28 @@ class BlockLogarithmic(Format):
         return self.width
 
     @property
-    def bits(self) -> float:
-        return _bits(self, self.exponent_bias_width, self.blocks)
+    def scale_bits(self) -> int:
+        return self.exponent_bias_width
 
     @property
-    def block_size(self) -> int:
-        return self.blocks.size
+    def kernel(self) -> SharedPower:
+        low, high = _bias_range(self.exponent_bias_width)
+        return SharedPower(low, high, -self._element.emax, self._element, is_nearest=True)
 
     @property
     def maximum(self) -> float:
-        return 2.0 ** (self._kernel.emax + _bias_range(self.exponent_bias_width)[1])
-
-    @property
-    def minimum(self) -> float:
-        return -self.maximum
+        return 2.0 ** (self._element.emax + _bias_range(self.exponent_bias_width)[1])
 
     @property
     def step(self) -> float:
-        return 2.0 ** (self._kernel.emin + _bias_range(self.exponent_bias_width)[0])
+        return 2.0 ** (self._element.emin + _bias_range(self.exponent_bias_width)[0])
 
     @property
     def is_float(self) -> bool:
         return True
 
-    def storage_bits(self, shape: Sequence[Any]) -> Any:
-        return Format.storage_bits(self, shape) + self.blocks.count(shape) * self.exponent_bias_width
-
-    def quantise(self, x: Tensor) -> Tensor:
-        return round_blocks(x, self.blocks, self._round)
-
-    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float, out: Tensor | None) -> Tensor:
-        low, high = _bias_range(self.exponent_bias_width)
-        scale = _scale(x, dims, ceiling, low, high, -self._kernel.emax, nearest=True)
-        return torch.mul(self._kernel(x * scale.reciprocal(), out), scale, out=out)
-
     @property
-    def _kernel(self) -> LogKernel:
+    def _element(self) -> LogKernel:
         bias = 2 ** (self.width - 2) - 1
         return LogKernel(-bias, 2 ** (self.width - 1) - 1 - bias)
 
@@ -275,24 +225,9 @@ class BlockLogarithmic(Format):
         return f"block_log({self.width},{self.exponent_bias_width}{self.blocks.text(DEFAULT_BLOCKS)})"
 
 
-def _scale(
-    x: Tensor, dims: tuple[int, ...], ceiling: float, low: int, high: int, shift: int, *, nearest: bool = False
-) -> Tensor:
-    """The power of two below (or nearest to) max |x| of each block, times 2**shift, limited to 2**low .. 2**high."""
-    amax = largest_magnitude(x, dims, ceiling)
-    low = max(low, _SCALE_LOW) - shift
-    high = min(min(high, _SCALE_HIGH) - shift, math.frexp(ceiling)[1] - 1)
-    power = LogKernel(low, high)(amax) if nearest else power_of_two_below(amax, low, high)
-    return power.mul_(2.0**shift)
-
-
 def _bias_range(width: int) -> tuple[int, int]:
     """The exponents of scales that a shared bias of so many bits can state; float32 sets the outermost."""
-    return max(1 - 2 ** (width - 1), _SCALE_LOW), min(2 ** (width - 1), _SCALE_HIGH)
-
-
-def _bits(fmt: Format, shared: int, blocks: Blocks) -> float:
-    return fmt.element_bits + (shared / blocks.size if blocks.is_sized else 0.0)
+    return max(1 - 2 ** (width - 1), SCALE_LOW), min(2 ** (width - 1), SCALE_HIGH)
 
 
 def _check_bias_width(fmt: Format, width: int) -> None:

@@ -1,4 +1,4 @@
-"""Dividing a tensor into blocks that share a scale: the layout, its text and its storage."""
+"""Dividing a tensor into blocks that share a scale: the layout, its text, its storage, and the blocks as rows."""
 
 from __future__ import annotations
 
@@ -8,26 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dovetail.errors import FormatError
 from dovetail.formats.arguments import Arguments
-from dovetail.formats.carrier import is_worth_splitting, work_dtype
 
-__all__ = ["WHOLE", "Blocks", "largest_magnitude", "power_of_two_below", "round_blocks"]
+__all__ = ["WHOLE", "Blocks"]
 
 WHOLE = -1
 """A block size that means the whole dimension."""
-
-BlockKernel = Callable[[Tensor, tuple[int, ...], float, Tensor | None], Tensor]
-"""(x, dims, ceiling, out): rounds a tensor whose blocks lie along dims, into `out` when given one.
-
-The ceiling is the largest number the result's dtype holds: scales must not exceed what it can carry.
-"""
-
-_PIECE = 1 << 18
 
 
 @final
@@ -83,6 +73,32 @@ class Blocks:
             count = count * ((size > 0) * 1 if block == WHOLE else -(-size // block))
         return count
 
+    def rows(self, x: Tensor) -> tuple[Tensor, bool, Callable[[Tensor], Tensor]]:
+        """The blocks of a tensor with elements, one below the other; partial ones are filled up with zeros.
+
+        Returns:
+            A contiguous matrix of (blocks, elements); whether it is a copy (else it is x itself in another shape); and
+            what brings a matrix like it back to the shape of x.
+        """
+        dims = self.dims(x.ndim) if x.ndim else ()
+        sizes = {dim: x.shape[dim] if size == WHOLE else size for dim, size in dims}
+        padding = [-x.shape[dim] % sizes.get(dim, 1) for dim in range(x.ndim)]
+        padded = F.pad(x, [each for pad in reversed(padding) for each in (0, pad)]) if any(padding) else x
+        split = [
+            part for dim, size in enumerate(padded.shape) for part in (size // sizes.get(dim, 1), sizes.get(dim, 1))
+        ]
+        order = [*range(0, 2 * x.ndim, 2), *range(1, 2 * x.ndim, 2)]
+        moved = padded.reshape(split).permute(order)
+        is_copy = any(padding) or not moved.is_contiguous()
+
+        def restore(rows: Tensor) -> Tensor:
+            back = (
+                rows.reshape(moved.shape).permute([order.index(dim) for dim in range(2 * x.ndim)]).reshape(padded.shape)
+            )
+            return back[tuple(slice(size) for size in x.shape)].contiguous() if any(padding) else back
+
+        return moved.reshape(-1, math.prod(sizes.values())).contiguous(), is_copy, restore
+
     def text(self, default: Blocks) -> str:
         """The arguments that state what differs from the default, each with a leading comma."""
         sizes = "" if self.shape == default.shape else f",block={self}"
@@ -101,88 +117,3 @@ class Blocks:
                 raise FormatError(f"format {args.text!r}: block must look like 32, 1x16 or all, got {given!r}.")
             shape = tuple(WHOLE if size == "all" else int(size) for size in given.split("x"))
         return Blocks(shape, args.keyed_integer("axis", default.axis))
-
-
-def round_blocks(x: Tensor, blocks: Blocks, kernel: BlockKernel) -> Tensor:
-    """Apply a block kernel: x is padded with zeros to full blocks, divided, rounded and put together again.
-
-    The kernel gets the tensor with each blocked dimension split in two, (blocks, block), and the numbers of the
-    second ones: the dimensions to reduce over.
-    """
-    x = x.detach()
-    work = work_dtype(x)
-    ceiling = torch.finfo(x.dtype).max
-    if x.numel() == 0:
-        return x.clone()
-    if x.ndim == 0:
-        return kernel(x.to(work).reshape(1), (0,), ceiling, None).reshape(()).clamp(-ceiling, ceiling).to(x.dtype)
-    dims = blocks.dims(x.ndim)
-    if _is_row_of_blocks(x, dims):
-        return _round_rows(x, dims[-1][1], kernel, work)
-    padding = [0] * (2 * x.ndim)
-    split: list[int] = []
-    reduced: list[int] = []
-    blocked = dict(dims)
-    for dim, size in enumerate(x.shape):
-        block = blocked.get(dim, 1)
-        block = size if block == WHOLE else block
-        pad = -size % block
-        padding[2 * (x.ndim - 1 - dim) + 1] = pad
-        if dim in blocked:
-            reduced.append(len(split) + 1)
-            split += [(size + pad) // block, block]
-        else:
-            split.append(size)
-    padded = F.pad(x.to(work), padding) if any(padding) else x.to(work)
-    rounded = kernel(padded.reshape(split), tuple(reduced), ceiling, None).reshape(padded.shape)
-    if any(padding):
-        rounded = rounded[tuple(slice(size) for size in x.shape)].contiguous()
-    return rounded if x.dtype is work else rounded.clamp(-ceiling, ceiling).to(x.dtype)
-
-
-def _is_row_of_blocks(x: Tensor, dims: tuple[tuple[int, int], ...]) -> bool:
-    """Whether x, flattened, is a row of full blocks: contiguous, and blocks of a divisor of the last dimension."""
-    (dim, size), outer = dims[-1], dims[:-1]
-    return (
-        dim == x.ndim - 1
-        and size != WHOLE
-        and all(block == 1 for _, block in outer)
-        and x.shape[-1] % size == 0
-        and is_worth_splitting(x)
-    )
-
-
-def _round_rows(x: Tensor, size: int, kernel: BlockKernel, work: torch.dtype) -> Tensor:
-    """Large tensors: a piece of whole blocks at a time, which stays in cache through the kernel's passes."""
-    out = torch.empty_like(x)
-    ceiling = torch.finfo(x.dtype).max
-    piece = max(_PIECE // size, 1)
-    for part, target in zip(torch.split(x.view(-1, size), piece), torch.split(out.view(-1, size), piece), strict=True):
-        if x.dtype is work:
-            kernel(part, (1,), ceiling, target)
-        else:
-            target.copy_(kernel(part.to(work), (1,), ceiling, None).clamp(-ceiling, ceiling))
-    return out
-
-
-def largest_magnitude(x: Tensor, dims: tuple[int, ...], ceiling: float) -> Tensor:
-    """max |x| over the dimensions, kept with size 1, at most the ceiling; NaN where one is NaN.
-
-    Without their sign, floats sort as the integers of their bits do, NaN last: that maximum is the faster one.
-    """
-    integer, _, magnitude = _EXPONENT_BITS[x.dtype]
-    return torch.bitwise_and(x.view(integer), magnitude).amax(dims, keepdim=True).view(x.dtype).clamp(max=ceiling)
-
-
-def power_of_two_below(amax: Tensor, low: int, high: int) -> Tensor:
-    """`2**floor(log2(amax))`, exactly, for amax >= 0, limited to 2**low .. 2**high; NaN stays NaN."""
-    integer, mask, _ = _EXPONENT_BITS[amax.dtype]
-    high = min(high, math.frexp(torch.finfo(amax.dtype).max)[1] - 1)
-    power = torch.bitwise_and(amax.view(integer), mask).view(amax.dtype)
-    return power.clamp(math.ldexp(1.0, low), math.ldexp(1.0, high)) + amax.clamp(max=1.0) * 0.0
-
-
-_EXPONENT_BITS = {
-    torch.float32: (torch.int32, 0x7F800000, 0x7FFFFFFF),
-    torch.float64: (torch.int64, 0x7FF0000000000000, 0x7FFFFFFFFFFFFFFF),
-}

@@ -2,20 +2,34 @@
 
 The *carrier* is the tensor's own dtype: rounded values live in it. Kernels compute in float32 (float64 for float64
 carriers). Large contiguous CPU tensors are rounded piece by piece, each piece staying in the processor's cache through
-the whole chain of operations: that is what makes a chain of five passes cost little more than one copy.
+the whole chain of operations: that is what makes a chain of five passes cost little more than one copy. Where numba is
+installed, one loop in machine code takes the chain's place (`fused`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dovetail.errors import FormatError
+from dovetail.formats import fused
 
-__all__ = ["PIECE", "Kernel", "is_worth_splitting", "keep_nan", "limit", "precision", "round_elements", "work_dtype"]
+__all__ = [
+    "PIECE",
+    "Kernel",
+    "is_plain",
+    "is_worth_splitting",
+    "keep_nan",
+    "limit",
+    "precision",
+    "round_elements",
+    "takes_loops",
+    "work_dtype",
+]
 
 PIECE = 1 << 18
 """Elements rounded at a time: 1 MiB of float32. Smaller pieces fit nearer caches, but every call has its price."""
@@ -30,6 +44,9 @@ class Kernel(Protocol):
     """
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor: ...
+
+    def loop(self, dtype: torch.dtype) -> fused.Loop | None:
+        """What does the same in machine code, to the bit, for tensors of that dtype; None for nothing."""
 
 
 def work_dtype(x: Tensor) -> torch.dtype:
@@ -82,13 +99,16 @@ def round_elements(x: Tensor, kernel: Kernel, *, in_place: bool = False, overwri
     """
     x = x.detach()
     work = work_dtype(x)
+    loop = kernel.loop(work) if takes_loops(x) else None
+    if loop is not None:
+        return _round_by_loop(x, loop, in_place)
     if not is_worth_splitting(x):
-        if in_place and overwrites and x.dtype is work and _is_plain(x):
+        if in_place and overwrites and x.dtype is work and is_plain(x):
             return kernel(x, x)
         return kernel(x if x.dtype is work else x.to(work)).to(x.dtype)
     out = x if in_place else torch.empty_like(x)
     direct = x.dtype is work and (overwrites or not in_place)
-    for piece, target in zip(torch.split(x.view(-1), PIECE), torch.split(out.view(-1), PIECE), strict=True):
+    for piece, target in _pieces(x, out):
         if direct:
             kernel(piece, target)
         else:
@@ -96,15 +116,40 @@ def round_elements(x: Tensor, kernel: Kernel, *, in_place: bool = False, overwri
     return out
 
 
+def _round_by_loop(x: Tensor, loop: fused.Loop, in_place: bool) -> Tensor:
+    out = x if in_place else torch.empty_like(x)
+    if x.dtype is work_dtype(x):
+        fused.run(loop, x, out)
+        return out
+    for piece, target in _pieces(x, out):
+        wide = piece.to(work_dtype(x))
+        fused.run(loop, wide, wide)
+        target.copy_(wide)
+    return out
+
+
+def _pieces(x: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(torch.split(x.view(-1), PIECE), torch.split(out.view(-1), PIECE), strict=True)
+
+
+def takes_loops(x: Tensor) -> bool:
+    """Whether x is to be rounded by a loop in machine code: large enough, plain, in the CPU's memory."""
+    return x.numel() >= fused.SMALLEST and x.device.type == "cpu" and is_plain(x) and fused.is_due(x.numel())
+
+
 def is_worth_splitting(x: Tensor) -> bool:
     """Large plain CPU tensors; not inside torch.compile (which fuses the chain itself) nor under vmap."""
-    return x.numel() > PIECE and x.device.type == "cpu" and _is_plain(x)
+    return x.numel() > PIECE and x.device.type == "cpu" and is_plain(x)
 
 
-def _is_plain(x: Tensor) -> bool:
+def is_plain(x: Tensor) -> bool:
+    """A contiguous tensor that nothing traces or maps over: its memory is its value."""
     return (
         not torch.compiler.is_compiling()
         and type(x) is Tensor
         and x.is_contiguous()
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        and not torch._C._len_torch_dispatch_stack()
+        and not torch._C._get_tracing_state()
+        and not x.is_neg()
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 from dovetail.errors import FormatError
 from dovetail.formats.base import Format
 from dovetail.formats.carrier import limit, round_elements
+from dovetail.formats.fused import Loop
 
 __all__ = ["FixedKernel", "FixedPoint", "fixed_reference"]
 
@@ -120,7 +121,10 @@ class FixedKernel:
         if max(-self.low, self.high) < 2.0 ** (bits - 2) * self.step and self.step < 2.0**100:
             magic = 1.5 * 2.0**bits * self.step
             return y.add_(magic).sub_(magic)
-        return y.mul_(1 / self.step).round_().mul_(self.step)
+        return y.mul_(1 / self.step).round_().mul_(self.step).add_(0.0)  # -0 + 0 is +0
+
+    def loop(self, dtype: torch.dtype) -> Loop:
+        return Loop("integers", (1 / self.step, self.low / self.step, self.high / self.step, self.step, 0.0))
 
 
 def fixed_reference(x: float, fmt: FixedPoint) -> float:

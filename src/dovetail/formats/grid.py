@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dovetail.formats.carrier import limit, round_elements
+from dovetail.formats.fused import Loop
 
 __all__ = ["FloatGrid", "FloatKernel", "round_to_grid"]
 
@@ -94,6 +95,13 @@ class FloatKernel:
         else:
             y = torch.clamp(y, -self.maximum, self.maximum, out=out)
         return y.copysign_(x) if self.signs_zero else y
+
+    def loop(self, dtype: torch.dtype) -> Loop:
+        is_wide = dtype is torch.float64 or not self._fits_float32
+        units = 1.5 * 2.0 ** ((52 if is_wide else 23) - self.grid.fraction_width)
+        low, high = math.ldexp(1.0, self.grid.emin), math.ldexp(1.0, self.grid.emax)
+        beyond = math.inf if self.overflows else self.maximum
+        return Loop("floats", (low, high, units, self.maximum, beyond, self.signs_zero), is_wide)
 
     @property
     def _fits_float32(self) -> bool:

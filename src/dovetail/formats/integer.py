@@ -12,19 +12,24 @@ import torch
 from torch import Tensor
 
 from dovetail.errors import FormatError
-from dovetail.formats.base import Format
-from dovetail.formats.carrier import round_elements, work_dtype
+from dovetail.formats import fused
+from dovetail.formats.base import Format, Uncalibrated
+from dovetail.formats.carrier import round_elements, takes_loops, work_dtype
 from dovetail.formats.clipping import Clip, Counts, Floats, clip_range, squared_error
+from dovetail.formats.fused import Loop
 from dovetail.formats.statistics import Statistics
 
 __all__ = ["Integer", "ScaledInteger"]
 
 _SCALE_BITS = 32
 
+_SHORTEST_RUN = 8
+"""Neighbours of one channel from which a loop over them is faster than tensor operations."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
-class Integer(Format):
+class Integer(Uncalibrated):
     """An integer format whose scale is still to be read off data: `calibrate` gives the `ScaledInteger`.
 
     Symmetric: integers -(2**(width-1) - 1) to 2**(width-1) - 1, scale = max |range| / (2**(width-1) - 1), no zero
@@ -60,22 +65,6 @@ class Integer(Format):
     def element_bits(self) -> int:
         return self.width
 
-    @property
-    def maximum(self) -> float:
-        return math.nan
-
-    @property
-    def minimum(self) -> float:
-        return math.nan
-
-    @property
-    def step(self) -> float:
-        return math.nan
-
-    @property
-    def needs_calibration(self) -> bool:
-        return True
-
     def storage_bits(self, shape: Sequence[Any]) -> Any:
         return Format.storage_bits(self, shape) + _shared_bits(shape, self.width, self.affine, self.axis)
 
@@ -98,9 +87,6 @@ class Integer(Format):
         pairs = [self._parameters(statistics, channel) for channel in range(statistics.num_channels)]
         scales = tuple(scale for scale, _ in pairs)
         return ScaledInteger(self.width, scales, tuple(zero for _, zero in pairs) if self.affine else None, self.axis)
-
-    def quantise(self, x: Tensor) -> Tensor:
-        raise FormatError(f"{self}: the scale is not known yet. Call calibrate(statistics) first.")
 
     def _parameters(self, statistics: Statistics, channel: int) -> tuple[float, int]:
         levels = 2**self.width if self.affine else 2**self.width - 1
@@ -205,23 +191,28 @@ class ScaledInteger(Format):
         return (x >= low * scale) & (x <= high * scale)
 
     def quantise(self, x: Tensor) -> Tensor:
-        if self.axis is None:
-            return round_elements(x, self._round_all)
-        return self._round_channels(x.detach())
+        return self._round(x, in_place=False)
 
     def quantise_(self, x: Tensor) -> Tensor:
-        return round_elements(x, self._round_all, in_place=True) if self.axis is None else self.quantise(x)
+        return self._round(x, in_place=True)
 
-    def _round_all(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+    def _round(self, x: Tensor, *, in_place: bool) -> Tensor:
+        if self.axis is not None:
+            return self._round_channels(x.detach(), in_place=in_place)
         ((scale, low, high),) = self._channels
-        y = torch.mul(x, float(np.float32(1) / np.float32(scale)), out=out).round_()
-        return torch.clamp(y, low, high, out=out).mul_(scale)
+        return round_elements(x, _IntegerKernel(scale, low, high), in_place=in_place, overwrites=True)
 
-    def _round_channels(self, x: Tensor) -> Tensor:
-        scale, low, high = self._broadcast(x, work_dtype(x))
-        inverse = scale.to(torch.float32).reciprocal().to(scale.dtype)
-        y = x.to(scale.dtype) * inverse
-        return torch.minimum(torch.maximum(y.round_(), low), high).mul_(scale).to(x.dtype)
+    def _round_channels(self, x: Tensor, *, in_place: bool) -> Tensor:
+        work = work_dtype(x)
+        scale, low, high = self._broadcast(x, work)
+        inverse = scale.to(torch.float32).reciprocal().to(work)
+        inner = x.shape[self.axis :].numel() // len(self.scales)
+        if inner >= _SHORTEST_RUN and x.dtype is work and takes_loops(x):
+            out = x if in_place else torch.empty_like(x)
+            fused.run(Loop("channels", (low, high)), x, out, size=inner, factor=inverse, scale=scale)
+            return out
+        y = x.to(work) * inverse
+        return torch.clamp(y.round_(), low, high).mul_(scale).to(x.dtype)
 
     def _broadcast(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """Scales, smallest and largest integers, shaped to broadcast along the axis of x."""
@@ -251,6 +242,27 @@ class ScaledInteger(Format):
         if self.axis is not None:
             parts.append(f"axis={self.axis}")
         return f"int({','.join(parts)})"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _IntegerKernel:
+    """Rounds to integers from low to high, times the scale."""
+
+    scale: float
+    low: int
+    high: int
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        y = torch.mul(x, self._inverse, out=out).round_()
+        return torch.clamp(y, self.low, self.high, out=out).mul_(self.scale)
+
+    def loop(self, dtype: torch.dtype) -> Loop:
+        return Loop("integers", (self._inverse, self.low, self.high, self.scale, -0.0))
+
+    @property
+    def _inverse(self) -> float:
+        return float(np.float32(1) / np.float32(self.scale))
 
 
 def _limits(width: int, affine: bool) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from dovetail.errors import FormatError
 from dovetail.formats.base import Format
 from dovetail.formats.carrier import keep_nan, round_elements
+from dovetail.formats.fused import Loop
 
 __all__ = ["LogKernel", "Logarithmic", "log_reference"]
 
@@ -111,6 +112,9 @@ class LogKernel:
         signed = x + 0.0  # -0 + 0 is +0
         y.copysign_(signed)
         return y.add_(keep_nan(signed))
+
+    def loop(self, dtype: torch.dtype) -> Loop:
+        return Loop("powers", (math.ldexp(1.0, self.emin), math.ldexp(1.0, self.emax)))
 
 
 _LAYOUT = {  # the carry brings the first significand above sqrt(2) to the next exponent

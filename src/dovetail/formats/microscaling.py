@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
-import torch
 from torch import Tensor
 
 from dovetail.errors import FormatError
-from dovetail.formats.base import Format
-from dovetail.formats.blocks import Blocks, largest_magnitude, power_of_two_below, round_blocks
-from dovetail.formats.carrier import Kernel
+from dovetail.formats.blocked import SCALE_HIGH, SCALE_LOW, Blocked, SharedPower
+from dovetail.formats.blocks import Blocks
 from dovetail.formats.fixed import FixedKernel
 from dovetail.formats.grid import FloatKernel
 from dovetail.formats.minifloat import NAMED_FLOATS
@@ -32,14 +29,12 @@ MX_ELEMENTS = {
 }
 """Concrete MX formats and their element format."""
 
-_SCALE_BITS = 8
-_SCALE_LOW, _SCALE_HIGH = -127, 127  # E8M0
 _INT8_STEP, _INT8_MAXIMUM = 2.0**-6, 127 * 2.0**-6
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Microscaling(Format):
+class Microscaling(Blocked):
     """`scale * element`, with one E8M0 scale (a power of two, 2**-127 to 2**127) for each block.
 
     scale = 2**(floor(log2(max |x| of the block)) - emax), emax the exponent of the largest element value; each
@@ -72,12 +67,15 @@ class Microscaling(Format):
         return 8 if self.name == "mxint8" else NAMED_FLOATS[MX_ELEMENTS[self.name]].element_bits
 
     @property
-    def bits(self) -> float:
-        return self.element_bits + (_SCALE_BITS / self.block_size if self.blocks.is_sized else 0.0)
+    def scale_bits(self) -> int:
+        return 8
 
     @property
-    def block_size(self) -> int:
-        return self.blocks.size
+    def kernel(self) -> SharedPower:
+        if self.name == "mxint8":
+            return SharedPower(SCALE_LOW, SCALE_HIGH, 0, FixedKernel(-_INT8_MAXIMUM, _INT8_MAXIMUM, _INT8_STEP))
+        grid = NAMED_FLOATS[MX_ELEMENTS[self.name]].grid
+        return SharedPower(SCALE_LOW, SCALE_HIGH, -grid.emax, FloatKernel(grid, grid.maximum, signs_zero=False))
 
     @property
     def element_maximum(self) -> float:
@@ -86,43 +84,19 @@ class Microscaling(Format):
 
     @property
     def maximum(self) -> float:
-        return self.element_maximum * 2.0**_SCALE_HIGH
-
-    @property
-    def minimum(self) -> float:
-        return -self.maximum
+        return self.element_maximum * 2.0**SCALE_HIGH
 
     @property
     def step(self) -> float:
         element = _INT8_STEP if self.name == "mxint8" else NAMED_FLOATS[MX_ELEMENTS[self.name]].step
-        return element * 2.0**_SCALE_LOW
+        return element * 2.0**SCALE_LOW
 
     @property
     def is_float(self) -> bool:
         return self.name != "mxint8"
 
-    def storage_bits(self, shape: Sequence[Any]) -> Any:
-        return Format.storage_bits(self, shape) + self.blocks.count(shape) * _SCALE_BITS
-
     def in_range(self, x: Tensor) -> Tensor | None:
         return None
-
-    def quantise(self, x: Tensor) -> Tensor:
-        return round_blocks(x, self.blocks, self._round)
-
-    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float, out: Tensor | None) -> Tensor:
-        amax = largest_magnitude(x, dims, ceiling)
-        emax, element = self._element
-        scale = power_of_two_below(amax, _SCALE_LOW + emax, _SCALE_HIGH + emax).mul_(2.0**-emax)
-        return torch.mul(element(x * scale.reciprocal(), out), scale, out=out)
-
-    @property
-    def _element(self) -> tuple[int, Kernel]:
-        """The exponent of the largest element value, and what rounds to the element format."""
-        if self.name == "mxint8":
-            return 0, FixedKernel(-_INT8_MAXIMUM, _INT8_MAXIMUM, _INT8_STEP)
-        grid = NAMED_FLOATS[MX_ELEMENTS[self.name]].grid
-        return grid.emax, FloatKernel(grid, grid.maximum, signs_zero=False)
 
     def __str__(self) -> str:
         arguments = self.blocks.text(MX_BLOCKS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import final
@@ -43,9 +44,45 @@ def float_grid(exponent_width: int, fraction_width: int, exponent_bias: int, top
     return FloatGrid(fraction_width, emin, maximum)
 
 
+class SmallFloat(Format):
+    """A floating-point format whose facts are those of its grid."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def grid(self) -> FloatGrid:
+        """The format's finite values."""
+
+    @property
+    def maximum(self) -> float:
+        return self.grid.maximum
+
+    @property
+    def minimum(self) -> float:
+        return -self.grid.maximum
+
+    @property
+    def step(self) -> float:
+        return self.grid.step
+
+    @property
+    def is_float(self) -> bool:
+        return True
+
+    def values(self) -> NDArray[np.float64]:
+        return self.grid.values() if self.element_bits <= 16 else Format.values(self)
+
+    def quantise(self, x: Tensor) -> Tensor:
+        return round_to_grid(x, self.grid)
+
+    def quantise_(self, x: Tensor) -> Tensor:
+        return round_to_grid(x, self.grid, in_place=True)
+
+
 @final
 @dataclass(frozen=True, slots=True)
-class Minifloat(Format):
+class Minifloat(SmallFloat):
     """Sign, exponent field and fraction, with any widths and bias.
 
     With an implicit bit (`minifloat_ieee`), field e > 0 means `2**(e - bias) * 1.fraction`, field 0 the subnormals
@@ -90,7 +127,6 @@ class Minifloat(Format):
 
     @property
     def grid(self) -> FloatGrid:
-        """The format's values."""
         fraction = self.width - 1 - self.exponent_width
         if self.implicit_bit:
             return float_grid(self.exponent_width, fraction, self.exponent_bias, Top.RESERVED)
@@ -102,31 +138,6 @@ class Minifloat(Format):
     def element_bits(self) -> int:
         return self.width
 
-    @property
-    def maximum(self) -> float:
-        return self.grid.maximum
-
-    @property
-    def minimum(self) -> float:
-        return -self.grid.maximum
-
-    @property
-    def step(self) -> float:
-        return self.grid.step
-
-    @property
-    def is_float(self) -> bool:
-        return True
-
-    def values(self) -> NDArray[np.float64]:
-        return self.grid.values() if self.width <= 16 else Format.values(self)
-
-    def quantise(self, x: Tensor) -> Tensor:
-        return round_to_grid(x, self.grid)
-
-    def quantise_(self, x: Tensor) -> Tensor:
-        return round_to_grid(x, self.grid, in_place=True)
-
     def __str__(self) -> str:
         kind = "ieee" if self.implicit_bit else "denorm"
         return f"minifloat_{kind}({self.width},{self.exponent_width},{self.exponent_bias})"
@@ -134,7 +145,7 @@ class Minifloat(Format):
 
 @final
 @dataclass(frozen=True, slots=True)
-class NamedFloat(Format):
+class NamedFloat(SmallFloat):
     """A small float of the Open Compute Project, saturating as its specification's SAT mode.
 
     NaN stays NaN, also in formats without a code for it (the tensor keeps showing the fault); infinities and overflow
@@ -155,37 +166,11 @@ class NamedFloat(Format):
 
     @property
     def grid(self) -> FloatGrid:
-        """The format's values."""
         return float_grid(self.exponent_width, self.fraction_width, self.exponent_bias, self.top)
 
     @property
     def element_bits(self) -> int:
         return 1 + self.exponent_width + self.fraction_width
-
-    @property
-    def maximum(self) -> float:
-        return self.grid.maximum
-
-    @property
-    def minimum(self) -> float:
-        return -self.grid.maximum
-
-    @property
-    def step(self) -> float:
-        return self.grid.step
-
-    @property
-    def is_float(self) -> bool:
-        return True
-
-    def values(self) -> NDArray[np.float64]:
-        return self.grid.values()
-
-    def quantise(self, x: Tensor) -> Tensor:
-        return round_to_grid(x, self.grid)
-
-    def quantise_(self, x: Tensor) -> Tensor:
-        return round_to_grid(x, self.grid, in_place=True)
 
     def __str__(self) -> str:
         return self.name
@@ -205,7 +190,7 @@ NAMED_FLOATS = {
 
 @final
 @dataclass(frozen=True, slots=True)
-class HalfFloat(Format):
+class HalfFloat(SmallFloat):
     """float16 (IEEE 754 binary16) or bfloat16, as PyTorch converts to them.
 
     NaN and infinities stay; overflow (from maximum plus half a unit in its last place) becomes infinite; the sign of
@@ -223,43 +208,40 @@ class HalfFloat(Format):
 
     @property
     def grid(self) -> FloatGrid:
-        """The format's finite values."""
         return _HALVES[self.name][1]
 
     @property
     def element_bits(self) -> int:
         return 16
 
-    @property
-    def maximum(self) -> float:
-        return self.grid.maximum
-
-    @property
-    def minimum(self) -> float:
-        return -self.grid.maximum
-
-    @property
-    def step(self) -> float:
-        return self.grid.step
-
-    @property
-    def is_float(self) -> bool:
-        return True
-
-    def values(self) -> NDArray[np.float64]:
-        return self.grid.values()
-
     def quantise(self, x: Tensor) -> Tensor:
-        if x.dtype is torch.float64:  # PyTorch's conversion would round twice, through float32
-            return round_to_grid(x, self.grid, overflows=True)
-        return round_elements(x, self._cast)
+        return self._round(x, in_place=False)
 
-    def _cast(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        rounded = x.to(_HALVES[self.name][0])
-        return rounded.to(x.dtype) if out is None else out.copy_(rounded)
+    def quantise_(self, x: Tensor) -> Tensor:
+        return self._round(x, in_place=True)
+
+    def _round(self, x: Tensor, *, in_place: bool) -> Tensor:
+        if x.dtype is torch.float64:  # PyTorch's conversion would round twice, through float32
+            return round_to_grid(x, self.grid, overflows=True, in_place=in_place)
+        return round_elements(x, _HalfKernel(_HALVES[self.name][0]), in_place=in_place, overwrites=True)
 
     def __str__(self) -> str:
         return self.name
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _HalfKernel:
+    """PyTorch's conversion there and back, which takes hardly longer than a copy."""
+
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        rounded = x.to(self.dtype)
+        return rounded.to(x.dtype) if out is None else out.copy_(rounded)
+
+    def loop(self, dtype: torch.dtype) -> None:
+        return None
 
 
 _HALVES = {

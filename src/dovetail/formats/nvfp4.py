@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from dovetail.errors import FormatError
-from dovetail.formats.base import Format
-from dovetail.formats.blocks import Blocks, largest_magnitude, round_blocks
+from dovetail.formats.blocked import Blocked
+from dovetail.formats.blocks import Blocks
 from dovetail.formats.grid import FloatKernel
 from dovetail.formats.minifloat import NAMED_FLOATS
 from dovetail.formats.statistics import Statistics
@@ -29,7 +28,7 @@ _TENSOR_BITS = 32
 
 @final
 @dataclass(frozen=True, slots=True)
-class NVFP4(Format):
+class NVFP4(Blocked):
     """`tensor_scale * block_scale * element`: E2M1 elements, an E4M3 scale for each block, a float32 scale for all.
 
     tensor_scale = max |x| / (448 * 6), from calibration; block_scale = E4M3(max |x| of the block / (6 * tensor_scale));
@@ -59,20 +58,18 @@ class NVFP4(Format):
         return 4
 
     @property
-    def bits(self) -> float:
-        return 4 + (8 / self.block_size if self.blocks.is_sized else 0.0)
+    def scale_bits(self) -> int:
+        return 8
 
     @property
-    def block_size(self) -> int:
-        return self.blocks.size
+    def kernel(self) -> _NestedScale:
+        if self.scale is None:
+            raise FormatError("nvfp4: the tensor's scale is not known yet. Call calibrate(statistics) first.")
+        return _NestedScale(self.scale)
 
     @property
     def maximum(self) -> float:
         return np.nan if self.scale is None else _ELEMENT.maximum * _SCALE.maximum * self.scale
-
-    @property
-    def minimum(self) -> float:
-        return -self.maximum
 
     @property
     def step(self) -> float:
@@ -87,7 +84,7 @@ class NVFP4(Format):
         return self.scale is None
 
     def storage_bits(self, shape: Sequence[Any]) -> Any:
-        return Format.storage_bits(self, shape) + self.blocks.count(shape) * 8 + _TENSOR_BITS
+        return Blocked.storage_bits(self, shape) + _TENSOR_BITS
 
     def calibrate(self, observed: Statistics | Tensor) -> NVFP4:
         """The format with the tensor's scale: that of the largest magnitude observed."""
@@ -99,21 +96,27 @@ class NVFP4(Format):
         scale = np.float32(largest / (_ELEMENT.maximum * _SCALE.maximum))
         return replace(self, scale=float(scale) or 1.0)
 
-    def quantise(self, x: Tensor) -> Tensor:
-        if self.scale is None:
-            raise FormatError("nvfp4: the tensor's scale is not known yet. Call calibrate(statistics) first.")
-        return round_blocks(x, self.blocks, self._round)
-
-    def _round(self, x: Tensor, dims: tuple[int, ...], ceiling: float, out: Tensor | None) -> Tensor:
-        assert self.scale is not None
-        amax = largest_magnitude(x, dims, ceiling)
-        block_scale = FloatKernel(_SCALE, _SCALE.maximum)(amax.div_(_ELEMENT.maximum * self.scale))
-        scale = block_scale.mul_(self.scale)
-        divisor = scale.clamp(min=torch.finfo(scale.dtype).smallest_normal)  # a zero scale makes zeros, not NaN
-        elements = FloatKernel(_ELEMENT, _ELEMENT.maximum, signs_zero=False)(x / divisor, out)
-        return torch.mul(elements, scale, out=out)
-
     def __str__(self) -> str:
         scale = "" if self.scale is None else f",scale={self.scale!r}"
         arguments = self.blocks.text(NVFP4_BLOCKS) + scale
         return f"nvfp4({arguments[1:]})" if arguments else "nvfp4"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _NestedScale:
+    """Blocks under an E4M3 scale, itself in units of the tensor's scale."""
+
+    tensor_scale: float
+
+    @property
+    def element(self) -> FloatKernel:
+        return FloatKernel(_ELEMENT, _ELEMENT.maximum, signs_zero=False)
+
+    @property
+    def is_power(self) -> bool:
+        return False
+
+    def scale(self, amax: Tensor, ceiling: float) -> Tensor:
+        rounded = FloatKernel(_SCALE, _SCALE.maximum)(amax.div_(_ELEMENT.maximum * self.tensor_scale))
+        return rounded.mul_(self.tensor_scale)

@@ -16,6 +16,7 @@ from torch import Tensor
 from dovetail.errors import FormatError
 from dovetail.formats.base import Format
 from dovetail.formats.carrier import keep_nan, round_elements
+from dovetail.formats.fused import Loop
 from dovetail.formats.statistics import Statistics
 
 __all__ = ["Ternary", "Threshold"]
@@ -118,18 +119,28 @@ class Ternary(Format):
         return replace(self, threshold=min(threshold, ceiling), scale=scale)
 
     def quantise(self, x: Tensor) -> Tensor:
-        if self.threshold is None:
+        if self.threshold is None or self.scale is None:
             raise FormatError("ternary: the threshold is not known yet. Call calibrate(statistics) first.")
-        return round_elements(x, self._round)
-
-    def _round(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        assert self.threshold is not None
-        assert self.scale is not None
-        kept = F.hardshrink(x, self.threshold)  # zero where |x| <= threshold
-        return torch.mul(kept.sign_(), self.scale, out=out).add_(keep_nan(x))
+        return round_elements(x, _ThresholdKernel(self.threshold, self.scale))
 
     def __str__(self) -> str:
         parts = [self.rule.value]
         parts += ["scaled"] if self.scaled else []
         parts += [] if self.threshold is None else [f"threshold={self.threshold!r}", f"scale={self.scale!r}"]
         return f"ternary({','.join(parts)})"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _ThresholdKernel:
+    """The scale with the sign of what is beyond the threshold, else zero."""
+
+    threshold: float
+    scale: float
+
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        kept = F.hardshrink(x, self.threshold)  # zero where |x| <= threshold
+        return torch.mul(kept.sign_(), self.scale, out=out).add_(keep_nan(x))
+
+    def loop(self, dtype: torch.dtype) -> Loop:
+        return Loop("levels", (-self.threshold, self.threshold, -self.scale, 0.0, self.scale))
