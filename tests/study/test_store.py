@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from dovetail.errors import StudyError
 from dovetail.record import Trial, TrialState
 from dovetail.study import Study, StudyHeader, storage_url
+from dovetail.study.tables import PAGE
 
 
 def test_trials_come_back_to_the_bit_and_in_order(tmp_path: Path, header: StudyHeader, trials: list[Trial]) -> None:
@@ -72,6 +73,46 @@ def test_what_is_appended_can_be_read_while_the_study_is_open_elsewhere(
             assert reading.num_trials == 4
 
 
+def test_files_left_by_a_killed_process_hold_the_study_and_every_batch_appended(
+    tmp_path: Path, header: StudyHeader, trials: list[Trial]
+) -> None:
+    def killed_now(name: str) -> Path:
+        """The files as they are, which is what a killed process leaves."""
+        for file in tmp_path.glob("s.db*"):
+            shutil.copy(file, tmp_path / file.name.replace("s.db", f"{name}.db"))
+        return tmp_path / f"{name}.db"
+
+    with Study.create(tmp_path / "s.db", "a", header) as study:
+        assert Study.open(killed_now("before")).trials() == []
+        study.append(trials[:3])
+        assert Study.open(killed_now("after")).trials() == trials[:3]
+
+
+def test_only_the_transaction_that_makes_the_file_does_not_wait_for_the_disk(
+    tmp_path: Path, header: StudyHeader, trials: list[Trial]
+) -> None:
+    def synchronous(study: Study) -> int:
+        with study._database.writing() as cursor:
+            return int(cursor.execute("PRAGMA synchronous").fetchall()[0][0])  # type: ignore[attr-defined]
+
+    full = 2  # a commit returns when the disk has it
+    with Study.create(tmp_path / "s.db", "a", header) as study:
+        assert synchronous(study) == full
+    with Study.open(tmp_path / "s.db") as study:
+        assert synchronous(study) == full
+
+
+def test_pages_of_trials_follow_each_other_whatever_their_numbers(
+    tmp_path: Path, header: StudyHeader, trials: list[Trial]
+) -> None:
+    many = [dataclasses.replace(trials[1], number=3 * number) for number in range(2 * PAGE + 1)]
+    with Study.create(tmp_path / "s.db", "a", header) as study:
+        study.append(many[: 2 * PAGE])
+        assert [t.number for t in study.iterate()] == [t.number for t in many[:-1]]
+        study.append(many[-1:])
+        assert study.trials() == many
+
+
 def test_a_missing_storage_is_an_error_and_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="no such study"):
         Study.open(tmp_path / "none.db")
@@ -117,9 +158,9 @@ def test_a_full_disk_loses_nothing_that_was_stored(tmp_path: Path, header: Study
     with Study.create(tmp_path / "s.db", "a", header) as study:
         study.append(trials[:2])
         heavy = [dataclasses.replace(t, state=TrialState.FAILED, reason="x" * 50_000, score=None) for t in trials[2:]]
-        with study._engine.connect() as connection:  # SQLite's own limit stands in for a disk of that size
-            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        sa.event.listen(study._engine, "begin", lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}"))
+        with study._database.writing() as cursor:  # SQLite's own limit stands in for a disk of that size
+            cursor.execute("PRAGMA page_count")
+            cursor.execute(f"PRAGMA max_page_count = {cursor.fetchall()[0][0] + 2}")
         with pytest.raises(StudyError, match=r"full.*Free some space and run the same command again"):
             study.append(heavy)
         assert study.trials() == trials[:2]

@@ -6,8 +6,9 @@ to Optuna's tools.
 
 from __future__ import annotations
 
+from dovetail.study.database import storage_url
 from dovetail.study.header import DecisionRecord, StudyHeader
-from dovetail.study.store import Study, storage_url
+from dovetail.study.store import Study
 from dovetail.study.to_optuna import export_to_optuna
 from dovetail.study.writer import BatchWriter
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -21,53 +22,56 @@ _DETAILS = msgspec.json.Decoder(dict[str, float | str | None])
 _METRICS = msgspec.json.Decoder(tuple[tuple[str, float, int, float | None, float | None], ...])
 
 
-def encode_trial(study_id: int, trial: Trial) -> dict[str, Any]:
-    """The table's row of a trial; floats keep every bit."""
+def encode_trial(study_id: int, trial: Trial) -> tuple[Any, ...]:
+    """The columns of the table, in their order; floats keep every bit."""
     score = trial.score
-    return {
-        "study_id": study_id,
-        "number": trial.number,
-        "row": _text(trial.row),
-        "state": trial.state.value,
-        "reason": trial.reason,
-        "costs": _text(dict(trial.costs)),
-        "measurements": _text(dict(trial.measurements)),
-        "metrics": None if score is None else _text([(n, m.value, m.samples, m.low, m.high) for n, m in score.metrics]),
-        "correct": None if score is None else score.correct,
-        "details": _text(dict(trial.details)),
-        "seed": trial.seed,
-        "duration_s": trial.duration_s,
-        "finished_at": trial.finished_at,
-    }
+    return (
+        study_id,
+        trial.number,
+        _text(trial.row),
+        trial.state.value,
+        trial.reason,
+        _text(dict(trial.costs)),
+        _text(dict(trial.measurements)),
+        None if score is None else _text([(n, m.value, m.samples, m.low, m.high) for n, m in score.metrics]),
+        None if score is None else score.correct,
+        _text(dict(trial.details)),
+        trial.seed,
+        trial.duration_s,
+        trial.finished_at,
+    )
 
 
-def decode_trial(header: StudyHeader, row: Any) -> Trial:
-    """The trial of a table's row.
+def decode_trial(header: StudyHeader, columns: Sequence[Any]) -> Trial:
+    """The trial of the table's columns.
 
     Raises:
-        StudyError: The row is not one that `encode_trial` gives.
+        StudyError: They are not what `encode_trial` gives.
     """
+    _, number, row, state, reason, costs, measurements, metrics, correct, details, seed, duration_s, ended = columns
     try:
-        chosen = _ROW.decode(row.row)
+        chosen = _ROW.decode(row)
         return Trial(
-            number=row.number,
+            number=number,
             row=chosen,
             choices=header.labels(chosen),
             plan=header.plan(chosen),
-            state=TrialState(row.state),
-            reason=row.reason,
-            costs=tuple(_FIGURES.decode(row.costs).items()),
-            measurements=tuple(_FIGURES.decode(row.measurements).items()),
-            score=None if row.metrics is None else Score(_decode_metrics(row.metrics), row.correct),
+            state=TrialState(state),
+            reason=reason,
+            costs=tuple(_FIGURES.decode(costs).items()),
+            measurements=tuple(_FIGURES.decode(measurements).items()),
+            score=None
+            if metrics is None
+            else Score(_decode_metrics(metrics), None if correct is None else bytes(correct)),
             details=tuple(
-                (name, math.nan if value is None else value) for name, value in _DETAILS.decode(row.details).items()
+                (name, math.nan if value is None else value) for name, value in _DETAILS.decode(details).items()
             ),
-            seed=row.seed,
-            duration_s=row.duration_s,
-            finished_at=row.finished_at,
+            seed=seed,
+            duration_s=duration_s,
+            finished_at=ended,
         )
     except (msgspec.MsgspecError, ValueError, IndexError) as error:
-        raise StudyError(f"study: trial {row.number} cannot be read, its row is corrupt: {error}.") from error
+        raise StudyError(f"study: trial {number} cannot be read, its row is corrupt: {error}.") from error
 
 
 def _decode_metrics(text: str) -> tuple[tuple[str, Measured], ...]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from dovetail.errors import StudyError
 from dovetail.objective import weighted_sum
 from dovetail.record import Trial
+from dovetail.study.database import storage_url
 from dovetail.study.header import DecisionRecord, StudyHeader
-from dovetail.study.store import storage_url
 
 if TYPE_CHECKING:  # importing Optuna takes half a second
     import optuna
