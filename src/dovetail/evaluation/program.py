@@ -194,7 +194,7 @@ class _Compiler:
                 case "call_function":
                     self._call(node)
                 case "output":
-                    self.output = self.slots[node.args[0]]
+                    self.output = self.slots[node.args[0][0]]
         return Program(
             steps=self._finish(),
             num_slots=self.num_slots,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from dovetail.graph.flat import Flat
 from dovetail.graph.heads import Heads
 
-__all__ = ["SizeAttribute", "read_attributes"]
+__all__ = ["SizeAttribute", "read_attributes", "set_attributes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,24 @@ class SizeAttribute:
     name: str
     index: int | None
     size: sympy.Expr
+
+
+def set_attributes(model: nn.Module, attributes: Iterable[SizeAttribute], value: Callable[[sympy.Expr], int]) -> None:
+    """Let modules that hold widths as numbers (`in_features`, `groups`, `num_heads`) hold other ones.
+
+    Args:
+        model: changed in place.
+        attributes: what follows the widths.
+        value: the value of a size in the graph's symbols.
+    """
+    for attribute in attributes:
+        module, size = model.get_submodule(attribute.module), value(attribute.size)
+        if attribute.index is not None:
+            sizes = list(getattr(module, attribute.name))
+            sizes[attribute.index] = size
+            setattr(module, attribute.name, tuple(sizes))
+        else:
+            setattr(module, attribute.name, size)
 
 
 # Attribute -> (tensor of the module, dimension) for modules that hold nothing else; convolutions are told apart by

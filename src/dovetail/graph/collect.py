@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 
 import sympy
+from torch import fx
 
 from dovetail.graph.divide import Divided
 from dovetail.graph.flat import Flat
@@ -101,7 +102,7 @@ def read_groups(flat: Flat, widths: Widths, operations: tuple[Operation, ...]) -
             if width in size.free_symbols
         )
         reason = frozen.get(width)
-        if reason is None and not any(member.parameter in flat.parameters for member in members):
+        if not any(member.parameter in flat.parameters for member in members):
             reason = "only buffers have its size: it is no width of a parameter"
         groups.append(
             WidthGroup(
@@ -140,11 +141,36 @@ def _constants(flat: Flat, operations: tuple[Operation, ...], taken: set[str]) -
 
 def _frozen(flat: Flat, operations: tuple[Operation, ...]) -> dict[sympy.Symbol, str]:
     """Why widths cannot change, as far as the graph's shapes tell."""
-    (output,) = [node.args[0] for node in flat.module.graph.nodes if node.op == "output"]
-    frozen = {s: "its channels are the model's output" for size in flat.shapes[output.name] for s in size.free_symbols}
+    (outputs,) = [node.args[0] for node in flat.module.graph.nodes if node.op == "output"]
+    sizes = [size for output in outputs for size in flat.shapes[output.name]]
+    frozen = {found: "its channels are the model's output" for size in sizes for found in size.free_symbols}
     for operation in operations:
-        if operation.type == "embedding" and operation.weight is not None:
+        if operation.type in ("embedding", "embedding_bag") and operation.weight is not None:
             rows = flat.tensor_shape(operation.weight)[0]
             for found in rows.free_symbols:
                 frozen.setdefault(found, f"{operation.name} looks its rows up by the model's input")
+    nodes = {node.name: node for node in flat.module.graph.nodes}
+    for operation in operations:
+        node = nodes[operation.node]
+        if operation.type in _RECURRENT:
+            for weight in node.args[2]:
+                for found in flat.shapes[weight.name][0].free_symbols:
+                    frozen.setdefault(found, f"{operation.name} takes the size of its state from a number")
+        elif operation.type in _CUTTING:
+            for found in _cut(flat, node):
+                frozen.setdefault(found, f"{operation.name} cuts its channels at fixed places")
     return frozen
+
+
+_RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
+_CUTTING = frozenset({"slice", "select", "narrow", "topk", "kthvalue", "index_select"})
+
+
+def _cut(flat: Flat, node: fx.Node) -> set[sympy.Symbol]:
+    """Widths of a tensor's dimensions of which a piece of constant size is taken."""
+    source = node.all_input_nodes[0]
+    if source.name not in flat.shapes or node.name not in flat.shapes:
+        return set()
+    before, after = flat.shapes[source.name], flat.shapes[node.name]
+    lost = {found for size in before for found in size.free_symbols}
+    return lost - {found for size in after for found in size.free_symbols} - {flat.batch}

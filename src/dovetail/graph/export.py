@@ -85,7 +85,7 @@ class Functional(nn.Module):
 
     def forward(
         self, tensors: dict[str, Tensor], sizes: dict[str, Tensor], inputs: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Tensor:
+    ) -> tuple[Tensor, ...]:
         model = self.model[0]
         heads_of: dict[str, list[Any]] = {}
         for heads in self.heads:
@@ -110,7 +110,7 @@ class Functional(nn.Module):
 
         with CallMode(model, annotated, prepare=lambda name, args, kwargs: stand_in(name, args, kwargs, ())):
             output = torch.func.functional_call(model, tensors, inputs, kwargs)
-        return first_tensor(output)
+        return output_tensors(output)
 
 
 def first_tensor(output: Any) -> Tensor:
@@ -124,6 +124,20 @@ def first_tensor(output: Any) -> Tensor:
             if value is not None:
                 return first_tensor(value)
     raise TypeError(f"a model must return a tensor, or a tuple or mapping with one; got {type(output).__name__}.")
+
+
+def output_tensors(output: Any) -> tuple[Tensor, ...]:
+    """The tensors of a model's output, the one that `first_tensor` gives first; in tuples and mappings of any depth."""
+    first = first_tensor(output)
+    return (first, *(tensor for tensor in _tensors(output) if tensor is not first))
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, (tuple, list, Mapping)):
+        for value in output.values() if isinstance(output, Mapping) else output:
+            yield from _tensors(value)
 
 
 def shadow(model: nn.Module) -> nn.Module:

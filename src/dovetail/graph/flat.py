@@ -1,4 +1,4 @@
-"""The exported program as one flat graph: tensors and inputs in, one tensor out, nothing but computation between."""
+"""The exported program as one flat graph: tensors and inputs in, tensors out, nothing but computation between."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dovetail.graph.calls import Call
 from dovetail.graph.export import CALL_KEY, Exported, expression
 from dovetail.graph.functional import functionalise
 
-__all__ = ["Flat", "Shape", "flatten_program"]
+__all__ = ["Flat", "Shape", "flatten_program", "results"]
 
 Shape = tuple[sympy.Expr, ...]
 
@@ -25,7 +25,7 @@ class Flat:
     """An exported graph with its facts beside it.
 
     Args:
-        module: `f(*tensors, *inputs)`, one tensor out.
+        module: `f(*tensors, *inputs)`; a tuple out: the tensor that is scored, then the model's other results.
         tensor_names: parameters and buffers, in the order of the module's inputs.
         parameters: those of them that are parameters.
         num_inputs: how many inputs come after them.
@@ -105,7 +105,7 @@ def flatten_program(exported: Exported, model: nn.Module) -> Flat:
             module.register_buffer(target, program.constants[str(constants[node.name])])
             copied[node] = graph.get_attr(target)
         elif node.op == "output":
-            graph.output(copied[node.args[0][0]])
+            graph.output(tuple(copied[result] for result in results(node)))
             continue
         elif _is_assertion(node):
             continue
@@ -154,6 +154,15 @@ def _size_nodes(exported: Exported) -> dict[fx.Node, str]:
     for i, node in enumerate(nodes[first : first + len(exported.sizes)]):
         found |= dict.fromkeys((node, *node.users), f"size_{i}")
     return found
+
+
+def results(output: fx.Node) -> list[fx.Node]:
+    """What a model's output node gives: the tensor that is scored, then every other result of its own.
+
+    A second head is one; keys and values that are cached on the way to the first are not.
+    """
+    first, *others = output.all_input_nodes
+    return [first, *(node for node in others if len(node.users) == 1)]
 
 
 def _is_assertion(node: fx.Node) -> bool:

@@ -31,7 +31,8 @@ class Graph:
     """A model as a function of its tensors, with symbolic shapes. Build one with `dovetail.graph.trace`.
 
     Args:
-        module: `f(*tensors in the order of tensor_names, *inputs)`, in eval mode, on aten operators; gives one tensor.
+        module: `f(*tensors in the order of tensor_names, *inputs)`, in eval mode, on aten operators; gives a tuple: the
+            tensor that is scored, then the model's other results (the boxes beside the classes).
         operations: everything the model computes, in order.
         groups: width groups, in the order of their producers.
         parameters: symbolic shape of each parameter; tied ones appear once, under their first name.
@@ -205,7 +206,7 @@ class Graph:
                 )
 
     def run(self, tensors: Mapping[str, Tensor], *inputs: Any) -> Tensor:
-        """What the model computes in eval mode with these tensors, which may have any planned widths.
+        """The model's first result in eval mode with these tensors, which may have any planned widths.
 
         Plain interpretation, node by node: the reference for everything faster.
 
@@ -222,8 +223,8 @@ class Graph:
         if missing := [name for name in self.tensor_names if name not in tensors]:
             raise PlanError(f"graph.run: tensors must hold every parameter and buffer, {missing[0]!r} is missing.")
         values = (*(tensors[name] for name in self.tensor_names), *inputs)
-        result: Tensor = fx.Interpreter(self.module).run(*values, enable_io_processing=False)
-        return result
+        results: tuple[Tensor, ...] = fx.Interpreter(self.module).run(*values, enable_io_processing=False)
+        return results[0]
 
 
 Named = TypeVar("Named", Operation, WidthGroup)

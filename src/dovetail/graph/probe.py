@@ -1,4 +1,4 @@
-"""Probe width groups: run the graph with other widths on tensors without memory, and require what the shapes promise.
+"""Probe width groups: run the graph, and the model's own code, with other widths on tensors without memory.
 
 A symbol can look free and not be: an operator may need two widths to be equal, or one to be even, and no shape says so.
 """
@@ -6,39 +6,51 @@ A symbol can look free and not be: an operator may need two widths to be equal, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import sympy
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map_only
 
+from dovetail.graph.attributes import SizeAttribute, set_attributes
+from dovetail.graph.export import first_tensor, shadow
 from dovetail.graph.flat import Flat
 from dovetail.graph.groups import WidthGroup
 
-__all__ = ["fake_run", "probe"]
+__all__ = ["fake_run", "probe", "rehearsal"]
 
 
-def probe(flat: Flat, groups: tuple[WidthGroup, ...]) -> tuple[WidthGroup, ...]:
+Attempt = Callable[[Mapping[sympy.Symbol, int]], str | None]
+"""Runs something at some widths, the others as they are; what went wrong, or None."""
+
+
+def probe(groups: tuple[WidthGroup, ...], attempt: Attempt) -> tuple[WidthGroup, ...]:
     """The groups, with those frozen that cannot change by themselves.
 
     All are changed at once, each by another amount, so that no requirement between two of them holds by chance. Where
     that fails, halves are tried, down to the groups at fault; what remains is tried together again.
 
     Args:
-        flat: the graph in the symbols of the groups.
         groups: the groups; frozen ones are left alone.
+        attempt: `fake_run` of the graph, or `rehearsal` of the model's own code.
     """
     free = [group for group in groups if group.frozen is None]
     if not free:
         return groups
-    if (fault := fake_run(flat, {})) is not None:
-        return tuple(_freeze(group, f"the graph cannot be probed: {fault}") for group in groups)
-    amounts = {group.name: group.base + group.multiple_of * (i + 1) for i, group in enumerate(free)}
-    failed = dict(_faults(flat, free, amounts))
+    if (fault := attempt({})) is not None:
+        return tuple(_freeze(group, f"it cannot be probed: {fault}") for group in groups)
+    amounts = {group.symbol: group.base + group.multiple_of * (i + 1) for i, group in enumerate(free)}
+
+    def changed(some: Sequence[WidthGroup]) -> str | None:
+        return attempt({group.symbol: amounts[group.symbol] for group in some})
+
+    failed = dict(_faults(free, changed))
     passed = [group for group in free if group.name not in failed]
-    if failed and (fault := _try(flat, passed, amounts)) is not None:
+    if failed and (fault := changed(passed)) is not None:
         failed |= {group.name: fault for group in passed}
     return tuple(_freeze(group, failed[group.name]) if group.name in failed else group for group in groups)
 
@@ -47,20 +59,18 @@ def _freeze(group: WidthGroup, reason: str) -> WidthGroup:
     return group if group.frozen is not None else dataclasses.replace(group, frozen=reason)
 
 
-def _try(flat: Flat, groups: Sequence[WidthGroup], amounts: Mapping[str, int]) -> str | None:
-    return fake_run(flat, {group.symbol: amounts[group.name] for group in groups})
-
-
-def _faults(flat: Flat, groups: Sequence[WidthGroup], amounts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    fault = _try(flat, groups, amounts)
+def _faults(
+    groups: Sequence[WidthGroup], changed: Callable[[Sequence[WidthGroup]], str | None]
+) -> Iterator[tuple[str, str]]:
+    fault = changed(groups)
     if fault is None:
         return
     if len(groups) == 1:
         yield groups[0].name, f"the model does not run when it changes alone: {fault}"
         return
     middle = len(groups) // 2
-    yield from _faults(flat, groups[:middle], amounts)
-    yield from _faults(flat, groups[middle:], amounts)
+    yield from _faults(groups[:middle], changed)
+    yield from _faults(groups[middle:], changed)
 
 
 def fake_run(flat: Flat, widths: Mapping[sympy.Symbol, int]) -> str | None:
@@ -100,6 +110,62 @@ def fake_run(flat: Flat, widths: Mapping[sympy.Symbol, int]) -> str | None:
                 if expected is not None and isinstance(result, Tensor) and tuple(result.shape) != expected:
                     return f"{node.name} has shape {tuple(result.shape)} where {expected} was expected"
     return None
+
+
+def rehearsal(
+    model: nn.Module,
+    flat: Flat,
+    attributes: Sequence[SizeAttribute],
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Attempt:
+    """An attempt that runs the model's own code: it may ask for more than the operators that it came down to.
+
+    A module may check its sizes, or keep a number that follows no width. Where the code does not run on tensors without
+    memory even as it is, nothing is asked of it.
+
+    Args:
+        model: the model; it is not changed.
+        flat: its graph, in the symbols of its groups.
+        attributes: the numbers its modules hold that follow the widths.
+        inputs, kwargs: example inputs.
+    """
+    copied = shadow(model)
+
+    def run(widths: Mapping[sympy.Symbol, int]) -> tuple[str | None, tuple[int, ...]]:
+        values = {**flat.bindings, **widths}
+        set_attributes(copied, attributes, lambda size: int(size.xreplace(values)))
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.enable_grad():
+            tensors = {name: _like(t, _values(flat.tensor_shape(name), values)) for name, t in _named(copied, flat)}
+            given, keywords = tree_map_only(Tensor, lambda t: _like(t, tuple(t.shape)), (inputs, dict(kwargs)))
+            try:
+                output = torch.func.functional_call(copied, tensors, given, keywords)
+                return None, tuple(first_tensor(output).shape)
+            except Exception as error:  # whatever the model raises is why the widths do not fit it
+                return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__, ()
+
+    as_it_is = cache(partial(run, {}))
+
+    def attempt(widths: Mapping[sympy.Symbol, int]) -> str | None:
+        fault, shape = as_it_is()
+        if fault is not None or not widths:
+            return None
+        found, changed = run(widths)
+        if found is None and changed != shape:
+            return f"its output has shape {changed} where {shape} was expected"
+        return found
+
+    return attempt
+
+
+def _named(model: nn.Module, flat: Flat) -> Iterator[tuple[str, Tensor]]:
+    known = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return ((name, known[name]) for name in flat.tensor_names)
+
+
+def _like(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A tensor without memory; gradients are wanted, for then modules take their plain path, with their checks."""
+    return torch.empty(shape, dtype=tensor.dtype, device=tensor.device, requires_grad=tensor.is_floating_point())
 
 
 def _values(shape: Sequence[sympy.Expr], values: Mapping[sympy.Symbol, int]) -> tuple[Any, ...]:

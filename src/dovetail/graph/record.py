@@ -24,7 +24,7 @@ from dovetail.graph.calls import Call
 from dovetail.graph.collect import find_widths, read_groups
 from dovetail.graph.divide import Divided
 from dovetail.graph.export import CALL_KEY, Functional
-from dovetail.graph.flat import Flat, Shape
+from dovetail.graph.flat import Flat, Shape, results
 from dovetail.graph.functional import functionalise
 from dovetail.graph.graph import Graph
 from dovetail.graph.kinds import kind_of
@@ -149,8 +149,7 @@ def _tidied(traced: fx.GraphModule) -> fx.GraphModule:
     copied: dict[fx.Node, fx.Node] = {}
     for node in traced.graph.nodes:
         if node.op == "output":
-            (result,) = node.all_input_nodes
-            module.graph.output(copied[result])
+            module.graph.output(tuple(copied[result] for result in results(node)))
         elif node.op == "get_attr":
             name = f"constant_{str(node.target).replace('.', '_')}"
             module.register_buffer(name, getattr(traced, str(node.target)).detach())

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from dovetail.graph.failure import explain, fault_line
 from dovetail.graph.flat import flatten_program
 from dovetail.graph.graph import Graph
 from dovetail.graph.name import name_operations
-from dovetail.graph.probe import probe
+from dovetail.graph.probe import fake_run, probe, rehearsal
 from dovetail.graph.propagate import follow_channels
 from dovetail.graph.record import record_graph
 
@@ -101,7 +102,7 @@ def exported_or_recorded(
         TraceError: The model does not run either.
     """
     try:
-        return read_graph(copied, exported_or_explained(model, copied, inputs, kwargs))
+        return read_graph(model, exported_or_explained(model, copied, inputs, kwargs), inputs, kwargs)
     except TraceError as error:
         obstacle = error
     try:
@@ -161,14 +162,17 @@ def quiet() -> Iterator[None]:
             log.disabled = state
 
 
-def read_graph(model: nn.Module, exported: Exported) -> Graph:
-    """The graph that an export describes."""
+def read_graph(model: nn.Module, exported: Exported, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
+    """The graph that an export of a model on example inputs describes."""
     divided = divide(flatten_program(exported, model))
     operations = name_operations(divided.flat, model)
     channels = follow_channels(divided.flat, operations)
     widths = find_widths(divided, operations)
     flat = public(divided.flat, widths)
-    groups = probe(flat, read_groups(flat, widths, operations))
+    attributes = read_attributes(model, flat, exported.heads)
+    with quiet():
+        groups = probe(read_groups(flat, widths, operations), partial(fake_run, flat))
+        groups = probe(groups, rehearsal(model, flat, attributes, inputs, kwargs))
     return Graph(
         module=flat.module,
         operations=operations,
@@ -187,7 +191,7 @@ def read_graph(model: nn.Module, exported: Exported) -> Graph:
         inexact={widths.names[s]: reason for s, reason in channels.inexact.items() if s in widths.names},
         normalised={widths.names[s]: names for s, names in channels.normalised.items() if s in widths.names},
         contracted={widths.names[s]: names for s, names in channels.contracted.items() if s in widths.names},
-        attributes=read_attributes(model, flat, exported.heads),
+        attributes=attributes,
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dovetail.errors import ResizeError, unknown_name
 from dovetail.graph import Graph
+from dovetail.graph.attributes import set_attributes
 from dovetail.plan import Plan
 from dovetail.transforms.importance import Importance, find_importance
 from dovetail.transforms.inherit import inherit
@@ -77,7 +78,7 @@ def resize(
     replaced = inherit(graph, tensors, plan, importance=find_importance(importance), seed=seed)
     resized = _copy(model, {id(tensors[name]): tensor for name, tensor in replaced.items()}, share=share)
     if replaced:
-        _update_attributes(graph, resized, plan)
+        set_attributes(resized, graph.attributes, _evaluator(graph.widths(plan)))
     if weights == "initialise":
         initialise(resized, seed=seed)
     return resized
@@ -122,19 +123,6 @@ def _like(parameter: nn.Parameter, value: Tensor) -> nn.Parameter:
     made = nn.Parameter(value, requires_grad=parameter.requires_grad)
     made.__dict__.update(parameter.__dict__)
     return made
-
-
-def _update_attributes(graph: Graph, resized: nn.Module, plan: Plan) -> None:
-    """Let modules that hold widths as numbers (`in_features`, `groups`, `num_heads`) hold the planned ones."""
-    value = _evaluator(graph.widths(plan))
-    for attribute in graph.attributes:
-        module, size = resized.get_submodule(attribute.module), value(attribute.size)
-        if attribute.index is not None:
-            sizes = list(getattr(module, attribute.name))
-            sizes[attribute.index] = size
-            setattr(module, attribute.name, tuple(sizes))
-        else:
-            setattr(module, attribute.name, size)
 
 
 def _evaluator(widths: Mapping[sympy.Symbol, int]) -> Callable[[sympy.Expr], int]:
