@@ -104,8 +104,9 @@ class _Reader:
         placeholders = [node for node in self.nodes if node.op == "placeholder"]
         self.parameter_of = dict(zip(placeholders, graph.tensor_names, strict=False))
         self.inputs = placeholders[len(graph.tensor_names) :]
-        self.shapes = _Resolved(graph, batch).shapes(graph.shapes)
-        self.tensor_shapes = _Resolved(graph, batch).shapes({**graph.parameters, **graph.buffers})
+        resolved = _Resolved(graph, batch)
+        self.shapes = resolved.shapes(graph.shapes)
+        self.tensor_shapes = resolved.shapes({**graph.parameters, **graph.buffers})
         self.operation_of = {operation.node: operation for operation in graph.operations}
         self.readers_of: dict[fx.Node, tuple[Site | None, ...]] = {}
         self._require_batch(batch)

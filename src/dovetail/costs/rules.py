@@ -7,6 +7,7 @@ rule: figures list it as unpriced until a rule is registered.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -143,6 +144,7 @@ def rule_for(target: Any) -> Rule | None:
 _IDENTITIES = frozenset({"aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.feature_alpha_dropout"})
 
 
+@functools.cache
 def is_view(target: Any) -> bool:
     """Whether an operator's result shares its argument's memory: views, in-place operators, and dropout in eval mode.
 

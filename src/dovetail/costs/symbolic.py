@@ -35,8 +35,12 @@ def compile_sizes(symbols: Sequence[sympy.Symbol], expressions: Iterable[sympy.E
 
     Exact while every value stays below 2**53, since all of them are whole.
     """
+    expressions = list(expressions)
+    if all(expression.is_Integer for expression in expressions):  # no width varies: there is nothing to compile
+        values = [int(expression) for expression in expressions]
+        return lambda *widths: values
     compiled: Callable[..., list[Any]] = sympy.lambdify(
-        list(symbols), list(expressions), modules=[_FUNCTIONS, "numpy"], cse=True, dummify=True
+        list(symbols), expressions, modules=[_FUNCTIONS, "numpy"], cse=True, dummify=True
     )
     return compiled
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -92,6 +93,7 @@ class Invocation:
 Rule = Callable[[Invocation], Work]
 
 
+@functools.cache
 def target_name(target: Any) -> str:
     """The name under which rules know a graph node's target; an in-place operator goes by its plain name.
 
