@@ -234,6 +234,7 @@ class MetricSet:
             EvaluationError: The outputs do not have the shape that the task needs; no plan can change that.
         """
         self._check(outputs, targets)
+        outputs = _widened(outputs)
         total = float(outputs.sum())  # NaN if any output is NaN (or if infinities cancel: then look closely)
         if math.isnan(total) and (num_nan := int(outputs.isnan().reshape(len(outputs), -1).any(1).sum())):
             return f"outputs are NaN for {num_nan} of {outputs.shape[0]} samples."
@@ -246,7 +247,7 @@ class MetricSet:
             outputs: of all of them, [N, plans, C].
             targets: [N].
         """
-        num_plans = outputs.shape[1]
+        num_plans, outputs = outputs.shape[1], _widened(outputs)
         if list(self._statistics) != [is_correct.__name__] or math.isnan(float(outputs.sum())):
             return [self.measure(outputs[:, i].contiguous(), targets) for i in range(num_plans)]
         self._check(outputs[:, 0], targets)
@@ -292,3 +293,8 @@ class MetricSet:
             raise EvaluationError(
                 f"outputs: regression needs the targets' shape {list(targets.shape)}, got {list(outputs.shape)}."
             )
+
+
+def _widened(outputs: Tensor) -> Tensor:
+    """Half-precision outputs as float32, exactly: metrics are computed in no less."""
+    return outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs

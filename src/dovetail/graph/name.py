@@ -81,8 +81,8 @@ def _operation(node: fx.Node, name: str, flat: Flat, parameters: dict[str, str],
             bias = tensor
         elif argument in _WEIGHTS and tensor in flat.parameters:
             weight = tensor
-        elif argument not in _NO_DATA and flat.dtypes.get(source.name, torch.int64).is_floating_point:
-            has_data = True
+        elif tensor is None and argument not in _NO_DATA:
+            has_data |= flat.dtypes.get(source.name, torch.int64).is_floating_point
     kinds = [(SiteKind.DATA_IN, has_data), (SiteKind.WEIGHT, weight is not None), (SiteKind.BIAS, bias is not None)]
     sites = tuple(site for site, present in kinds if present)
     if kind.structural:
@@ -90,7 +90,7 @@ def _operation(node: fx.Node, name: str, flat: Flat, parameters: dict[str, str],
     elif call is None or call not in alone:
         why = "no single call in the model's code computes it"
     elif not sites:
-        why = "none of its operands is a floating-point tensor"
+        why = "none of its operands is a floating-point tensor that is computed"
     else:
         why = None
     return Operation(
