@@ -64,6 +64,7 @@ class DataConfig:
         test_fraction: Share of all data that becomes the test split where the data brings none.
         standardise: Shift and scale each feature to mean 0 and deviation 1, fitted on the training split.
             None: yes for tables of features, no for images.
+        dtype: What samples are: "float32", or "int64" for indices such as token ids, which are left as they are.
         target: Column (.csv, .parquet) or array (.h5) that holds the labels; None: `y`, `label`, `target` or `class`.
         dataset: Python only: a `dovetail.data.Dataset`, used as it is, or a callable that builds one from `args`.
     """
@@ -75,6 +76,7 @@ class DataConfig:
     validation_fraction: float = 0.2
     test_fraction: float = 0.2
     standardise: bool | None = None
+    dtype: Literal["float32", "int64"] = "float32"
     target: str | None = None
     dataset: Any = field(default=None, metadata=PYTHON_ONLY, compare=False)
 
@@ -84,6 +86,8 @@ class DataConfig:
         for key in ("validation_fraction", "test_fraction"):
             value = getattr(self, key)
             _require(0 < value < 1, key, "must lie between 0 and 1", value)
+        whole = "must be 'float32', or standardise false: indices have no mean"
+        _require(self.dtype == "float32" or not self.standardise, "dtype", whole, self.dtype)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

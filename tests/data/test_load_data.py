@@ -200,6 +200,22 @@ def test_taking_samples_gives_the_first_and_never_more_than_there_are() -> None:
     assert len(split.take(10**6)) == len(split)
 
 
+def test_token_ids_are_left_as_they_are() -> None:
+    ids = np.arange(60).reshape(20, 3) % 7
+    data = load({"x": ids, "y": np.arange(20) % 2}, dtype="int64")
+    rows = torch.cat([split.inputs[0] for split in (data.train, data.validation, data.test)])
+    assert rows.dtype == torch.int64
+    assert sorted(map(tuple, rows.tolist())) == sorted(map(tuple, ids.tolist()))
+
+
+@pytest.mark.parametrize("wrong", [-1, 0.5])
+def test_token_ids_must_be_whole_numbers_from_0(wrong: float) -> None:
+    x = np.zeros((20, 3))
+    x[4, 1] = wrong
+    with pytest.raises(DataError, match=r"x_train\[4, 1\]: must be a whole number from 0 \(data.dtype is int64\)"):
+        load({"x": x, "y": np.arange(20) % 2}, dtype="int64")
+
+
 def with_value(key: str, index: object, value: float) -> dict[str, np.ndarray]:
     arrays = numbered()
     arrays[key] = arrays[key].astype(np.float64)

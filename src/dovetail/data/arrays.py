@@ -69,11 +69,17 @@ def part_from_loader(loader: Iterable[Any], where: str) -> Part:
     return torch.cat(inputs).numpy(), torch.cat(labels).numpy()
 
 
-def check_inputs(x: NDArray[Any], where: str) -> Tensor:
+def check_inputs(x: NDArray[Any], where: str, *, as_indices: bool = False) -> Tensor:
     """Samples as a float32 tensor [samples, ...]; 8-bit images become 0 to 1, channels first.
 
+    Args:
+        x: as they came.
+        where: for messages.
+        as_indices: whether they are indices, such as token ids: an int64 tensor of the same shape.
+
     Raises:
-        DataError: Not numbers, too few dimensions, empty, NaN or infinite: the message names the first place.
+        DataError: Not numbers, too few dimensions, empty, NaN or infinite, or indices that are no whole numbers from 0:
+            the message names the first place.
     """
     if x.dtype.kind not in "fiub":
         raise DataError(f"{where}: must be numbers, got an array of {x.dtype}.")
@@ -81,12 +87,10 @@ def check_inputs(x: NDArray[Any], where: str) -> Tensor:
         raise DataError(f"{where}: must have shape (samples, features) or (samples, ...), got {x.shape}.")
     if x.shape[0] == 0:
         raise DataError(f"{where}: must have at least one sample, got shape {x.shape}.")
-    bad = np.argwhere(~np.isfinite(x)) if x.dtype.kind == "f" else np.empty((0, 0))
-    if len(bad):
-        place = ", ".join(str(int(i)) for i in bad[0])
-        raise DataError(
-            f"{where}[{place}]: must be finite, got {x[tuple(bad[0])]}; {len(bad)} such values. Drop or fill them."
-        )
+    _refuse(x, ~np.isfinite(x), "must be finite", where, "Drop or fill them.")
+    if as_indices:
+        _refuse(x, (x < 0) | (x != np.floor(x)), "must be a whole number from 0 (data.dtype is int64)", where)
+        return torch.from_numpy(np.ascontiguousarray(x, dtype=np.int64))
     is_image = x.ndim in (3, 4) and x.dtype == np.uint8
     if x.ndim == 4 and is_image and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
         x = np.transpose(x, (0, 3, 1, 2))
@@ -94,6 +98,15 @@ def check_inputs(x: NDArray[Any], where: str) -> Tensor:
         x = x[:, None]
     values = torch.from_numpy(np.ascontiguousarray(x, dtype=np.float32))
     return values / 255 if is_image else values
+
+
+def _refuse(x: NDArray[Any], wrong: NDArray[np.bool_], rule: str, where: str, advice: str = "") -> None:
+    if wrong.any():
+        places = np.argwhere(wrong)
+        place = ", ".join(str(int(i)) for i in places[0])
+        raise DataError(
+            f"{where}[{place}]: {rule}, got {x[tuple(places[0])]}; {len(places)} such values. {advice}".strip()
+        )
 
 
 def check_labels(y: NDArray[Any], samples: int, where: str, num_classes: int | None = None) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dovetail.data.arrays import Arrays, check_inputs, check_labels
+from dovetail.data.arrays import Arrays, Part, check_inputs, check_labels
 from dovetail.data.dataset import Dataset, Split
 from dovetail.data.splits import split_indices
 from dovetail.errors import DataError
@@ -40,12 +40,18 @@ def prepare(
     Raises:
         DataError: The arrays fail a check, or a split would be empty.
     """
-    train = _checked(arrays.train, f"{origin}: x_train", f"{origin}: y_train", None)
+    as_indices = config.dtype == "int64"
+    if as_indices and (mean is not None or std is not None):
+        raise DataError("data.args: mean and std are for float32 samples; data.dtype is int64.")
+
+    def checked(part: Part, split: str, classes: int | None) -> Pair:
+        x = check_inputs(part[0], f"{origin}: x_{split}", as_indices=as_indices)
+        return x, check_labels(part[1], len(x), f"{origin}: y_{split}", classes)
+
+    train = checked(arrays.train, "train", None)
     classes = max(int(train[1].max()) + 1, len(arrays.class_names))
-    test = None if arrays.test is None else _checked(arrays.test, f"{origin}: x_test", f"{origin}: y_test", classes)
-    validation = None
-    if arrays.validation is not None:
-        validation = _checked(arrays.validation, f"{origin}: x_val", f"{origin}: y_val", classes)
+    test = None if arrays.test is None else checked(arrays.test, "test", classes)
+    validation = None if arrays.validation is None else checked(arrays.validation, "val", classes)
     notes = []
     if test is None:
         train, test = _cut(train, config.test_fraction, seed, f"{origin}: test split")
@@ -61,19 +67,14 @@ def prepare(
     if mean is not None or std is not None:
         shift, scale = _given(mean, 0.0, shape, "mean"), _given(std, 1.0, shape, "std")
         notes.append("normalised by the given mean and std")
-    elif config.standardise if config.standardise is not None else len(shape) == 1:
+    elif not as_indices and (config.standardise if config.standardise is not None else len(shape) == 1):
         shift, scale = _fitted(parts[0][0])
         notes.append("standardised on train")
     else:
         shift, scale = torch.zeros(()), torch.ones(())
-    splits = tuple(Split(((x - shift) / scale,), y) for x, y in parts)
+    splits = tuple(Split((x if as_indices else (x - shift) / scale,), y) for x, y in parts)
     description = f"{origin}; {', '.join([*notes, f'seed {seed}'])}"
     return Dataset(config.name or origin, splits[0], splits[1], splits[2], classes, shape, description)
-
-
-def _checked(part: tuple[object, object], x_name: str, y_name: str, classes: int | None) -> Pair:
-    x = check_inputs(part[0], x_name)  # type: ignore[arg-type]
-    return x, check_labels(part[1], len(x), y_name, classes)  # type: ignore[arg-type]
 
 
 def _cut(part: Pair, fraction: float, seed: int, where: str) -> tuple[Pair, Pair]:
