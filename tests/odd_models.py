@@ -28,6 +28,23 @@ class Net(nn.Module):
         return self.code(self, *inputs)
 
 
+class Heads(nn.Module):
+    """Attention of four heads, with their number and width as attributes, as in transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_attention_heads, self.attention_head_size = 4, 3
+        self.i, self.o = nn.Linear(6, 10), nn.Linear(12, 3)
+        self.q, self.k, self.v = nn.Linear(10, 12), nn.Linear(10, 12), nn.Linear(10, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.i(x)
+        shape = (*x.shape[:2], self.num_attention_heads, self.attention_head_size)
+        q, k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        x = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return self.o(x.reshape(*x.shape[:2], -1)).mean(1)
+
+
 def gated(s: Net, x: Tensor) -> Tensor:
     gate = torch.softmax(s.gate(x), 1)
     return gate[:, 0:1] * s.a(x) + gate[:, 1:2] * s.b(x)
@@ -91,6 +108,7 @@ ODD: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...] | None]] = {
         lambda: Net(attention, q=nn.Linear(6, 16), k=nn.Linear(6, 16), v=nn.Linear(6, 8), o=nn.Linear(8, 3)),
         SERIES,
     ),
+    "heads": (Heads, SERIES),
     "embedding": (lambda: Net(lambda s, x: s.fc(s.e(x).mean(1)), e=nn.Embedding(20, 8), fc=nn.Linear(8, 3)), IDS),
     "embedding-bag": (lambda: Net(lambda s, x: s.fc(s.e(x)), e=nn.EmbeddingBag(20, 8), fc=nn.Linear(8, 3)), IDS),
     "weight-norm": (lambda: two_layers(torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 8))), ROW),

@@ -48,6 +48,11 @@ def test_what_cannot_change_says_why(name: str, group: str, reason: str) -> None
     assert reason in str(graph.group(group).frozen)
 
 
+def test_number_and_width_of_heads_are_groups_of_their_own() -> None:
+    _, _, graph = made("heads")
+    assert {g.name: g.base for g in graph.groups if g.frozen is None} == {"i": 10, "num_heads": 4, "head_dim": 3}
+
+
 def test_every_head_of_a_model_is_a_result_that_is_priced_and_keeps_its_channels() -> None:
     def heads(s: Net, x: Tensor) -> dict[str, Tensor]:
         return {"scores": s.a(s.t(x)), "boxes": s.b(s.t(x))}

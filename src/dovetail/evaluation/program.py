@@ -123,6 +123,8 @@ class Program:
         num_slots: slots are numbered from 0.
         tensors: (slot, name) of the model's parameters and buffers.
         constants: (slot, value) of tensors that the graph itself holds.
+        sizes: (slot, size) of integers that follow the widths and are no tensor's own (heads of attention), in the
+            graph's symbols.
         inputs: slots of the model's inputs, in order.
         output: the slot of the result.
         sites: number of each site, in the order in which they are rounded.
@@ -132,6 +134,7 @@ class Program:
     num_slots: int
     tensors: tuple[tuple[int, str], ...]
     constants: tuple[tuple[int, Tensor], ...]
+    sizes: tuple[tuple[int, sympy.Expr], ...]
     inputs: tuple[int, ...]
     output: int
     sites: Mapping[Site, int]
@@ -173,11 +176,13 @@ class _Compiler:
         self.drafts: list[_Draft] = []
         self.tensors: list[tuple[int, str]] = []
         self.constants: list[tuple[int, Tensor]] = []
+        self.sizes: list[tuple[int, sympy.Expr]] = []
         self.inputs: list[int] = []
         self.output = -1
 
     def program(self) -> Program:
         names = iter(self.graph.tensor_names)
+        sizes = {f"size_{i}": size for i, size in enumerate(self.graph.sizes.values())}
         self.parameters: dict[fx.Node, str] = {}
         for node in self.graph.module.graph.nodes:
             match node.op:
@@ -188,6 +193,8 @@ class _Compiler:
                     else:
                         self.tensors.append((slot, name))
                         self.parameters[node] = name
+                case "get_attr" if node.target in sizes:
+                    self.sizes.append((self._new_slot(node), sizes[node.target]))
                 case "get_attr":
                     value = self.graph.module.get_buffer(str(node.target))
                     self.constants.append((self._new_slot(node), value.to(self.device)))
@@ -200,6 +207,7 @@ class _Compiler:
             num_slots=self.num_slots,
             tensors=tuple(self.tensors),
             constants=tuple(self.constants),
+            sizes=tuple(self.sizes),
             inputs=tuple(self.inputs),
             output=self.output,
             sites=self.sites,
@@ -259,7 +267,7 @@ class _Compiler:
 
     def _finish(self) -> tuple[Step, ...]:
         """Drafts in an order that can be run, with what depends on the whole program."""
-        static = {slot for slot, _ in self.tensors} | {slot for slot, _ in self.constants}
+        static = {slot for slot, _ in (*self.tensors, *self.constants, *self.sizes)}
         exposed = self._exposed_slots()
         steps = []
         for index, draft in enumerate(self.drafts):

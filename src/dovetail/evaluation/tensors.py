@@ -1,4 +1,4 @@
-"""The tensors of the model at planned widths, numbered by their content."""
+"""The tensors of the model at planned widths, and the sizes that are no tensor's own, numbered by their content."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ModelTensors:
         )
 
     def numbers(self, widths: Widths) -> tuple[tuple[int, int], ...]:
-        """(slot, number) of every tensor and constant.
+        """(slot, number) of every tensor, constant and size.
 
         Raises:
             PlanError, ResizeError: The widths do not fit the graph.
@@ -72,7 +72,7 @@ class ModelTensors:
         return self._numbers[widths]
 
     def values(self, widths: Widths) -> Mapping[int, Any]:
-        """The tensor of every such number."""
+        """The tensor, or the size, of every such number."""
         if widths not in self._held:
             named = tensors_of(self._graph, self._model, widths, weights=self._weights, seed=self._seed)
             base = self._held.get(())
@@ -82,7 +82,14 @@ class ModelTensors:
                 number: named[name] for (_, name), (_, number) in zip(self._program.tensors, numbers, strict=True)
             }
             values |= {number: value for number, (_, value) in self._constants.items()}
-            self._numbers[widths] = (*numbers, *((slot, number) for number, (slot, _) in self._constants.items()))
+            numbers += [(slot, number) for number, (slot, _) in self._constants.items()]
+            bindings = self._graph.widths(Plan((), widths)) if self._program.sizes else {}
+            for slot, size in self._program.sizes:
+                value = int(size.xreplace(bindings))
+                number = self._numbering.intern(("size", slot, value), is_static=True)
+                numbers.append((slot, number))
+                values[number] = value
+            self._numbers[widths] = tuple(numbers)
             self._held[widths] = values
         return self._held[widths]
 
