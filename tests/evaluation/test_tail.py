@@ -82,3 +82,19 @@ def test_plans_that_differ_in_the_last_weights_score_as_each_alone(data: str, sa
     fast = sorted(PtqEvaluator(graph, model, split, metrics).evaluate_tagged(plans), key=lambda tagged: tagged[0])
     slow = list(ReferenceEvaluator(graph, model, split, metrics).evaluate(plans))
     assert [outcome.score for _, outcome in fast] == [outcome.score for outcome in slow]
+
+
+def test_last_weights_are_rounded_and_stacked_once_for_all_plans_that_have_them() -> None:
+    its = case("mlp")
+    evaluator = PtqEvaluator(its.graph, its.model, its.split)
+    firsts, lasts = ("fixed(8,4)", "fixed(6,3)", "fixed(4,2)"), ("fixed(8,6)", "fixed(8,5)", "fixed(4,3)")
+    plans = [
+        Plan.of({Site("2", SiteKind.DATA_IN): parse(first), Site("6", SiteKind.WEIGHT): parse(last)})
+        for first in firsts
+        for last in lasts
+    ]
+    list(evaluator.evaluate(plans))
+    prefix = 2  # batch norm and relu before the first decision
+    middle = 5  # rounding, linear, relu, linear, relu
+    assert evaluator.statistics.misses == prefix + len(firsts) * middle + len(lasts)
+    assert evaluator.statistics.hits == (len(firsts) - 1) * 2  # of the others each found the prefix and the stack

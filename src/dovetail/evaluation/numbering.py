@@ -6,13 +6,30 @@ step reads, so equality of whole cones is equality of integers.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from dovetail.evaluation.program import Program
 
-__all__ = ["Numbering"]
+__all__ = ["Numbered", "Numbering"]
+
+
+@dataclass(slots=True)
+class Numbered:
+    """A plan of a series, in numbers.
+
+    Args:
+        formats: number of the format of each site, from 1; 0 where the plan gives none.
+        numbers: of its values, by slot.
+        position: in the series.
+    """
+
+    formats: Sequence[int]
+    numbers: Sequence[int]
+    position: int
 
 
 class Numbering:
@@ -45,6 +62,7 @@ class Numbering:
         self.last_use: list[int] = []
         """By number: position, in the series, of the last plan that computes something from the value; -1 if none."""
         self._appeared: list[int] = []
+        self._by_last_use: list[int] = []
 
     def __len__(self) -> int:
         return len(self._table)
@@ -64,7 +82,7 @@ class Numbering:
         """The numbers of one plan's values, by slot.
 
         Args:
-            formats: number of the format of each site, from 1; 0 where the plan gives none.
+            formats: as in `Numbered`.
             given: (slot, number) of tensors, constants and inputs.
             position: of the plan in the series; plans are numbered in the order in which they will be evaluated.
         """
@@ -115,6 +133,17 @@ class Numbering:
                 changes[self._first[number]] += self._bytes[number]
                 changes[self.last_use[number]] -= self._bytes[number]
         return float(changes.cumsum().max())
+
+    def end(self) -> None:
+        """End a series: all of its plans are numbered."""
+        used = (number for number in self._appeared if self.last_use[number] >= 0 and not self.is_static[number])
+        self._by_last_use = sorted(used, key=self.last_use.__getitem__)
+
+    def used_up(self, first: int, last: int) -> Sequence[int]:
+        """Values that a plan between these positions needs last, none that is static among them."""
+        start = bisect_left(self._by_last_use, first, key=self.last_use.__getitem__)
+        stop = bisect_right(self._by_last_use, last, key=self.last_use.__getitem__)
+        return self._by_last_use[start:stop]
 
     def _add(self, key: tuple[int | str, ...], is_fresh: bool, is_static: bool, size: float) -> int:
         number = len(self._table)

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dovetail.data import Split
 from dovetail.errors import DovetailError, EvaluationError
 from dovetail.evaluation.cache import CacheStatistics, ValueCache
 from dovetail.evaluation.calibration import CALIBRATION_SAMPLES, Calibration
 from dovetail.evaluation.interpreter import Interpreter
+from dovetail.evaluation.leaves import Leaves
 from dovetail.evaluation.memory import default_budget
 from dovetail.evaluation.metrics import MetricSet, Values
-from dovetail.evaluation.numbering import Numbering
+from dovetail.evaluation.numbering import Numbered, Numbering
 from dovetail.evaluation.program import compile_program
 from dovetail.evaluation.score import Outcome, Score
 from dovetail.evaluation.sizing import default_batch_size, is_small, on_one_thread, pieces, place
-from dovetail.evaluation.tail import Tail, find_tail, has_exact_sums, keeps_bits, row_steps
-from dovetail.evaluation.tensors import ModelTensors
+from dovetail.evaluation.tail import find_tail
+from dovetail.evaluation.tensors import ModelTensors, Widths
 from dovetail.formats import Format
 from dovetail.graph import Graph
 from dovetail.plan import Plan, Site
@@ -60,8 +60,7 @@ class _Progress:
     """What is known of a plan while pieces of the data go through it."""
 
     candidate: _Candidate
-    position: int
-    numbers: list[int]
+    numbered: Numbered
     found: list[Values]
     failure: str | None = None
     duration_s: float = 0.0
@@ -120,15 +119,12 @@ class PtqEvaluator:
         self._split = place(split, own, self._device)
         self._metrics = MetricSet(metrics, split.targets)
         self._program = compile_program(graph, self._device)
-        self._tail = find_tail(self._program)
         self._batch_size = batch_size or default_batch_size(self._program, len(split), self._device)
         self._is_small = is_small(self._program, own, self._batch_size, self._device)
         self._cache = ValueCache(default_budget(self._device) if memory_budget is None else memory_budget)
         self._formats: list[Format | None] = [None]
         self._format_numbers: dict[Format, int] = {}
         self._places: dict[tuple[Site, Format], tuple[int, int]] = {}
-        self._stackable: dict[tuple[int, ...], bool] = {}
-        self._row_steps: dict[int, float] = {}  # by value number of a weight
         self._calibration = Calibration(
             graph,
             own,
@@ -155,27 +151,35 @@ class PtqEvaluator:
 
     def evaluate_tagged(self, plans: Sequence[Plan]) -> Iterator[tuple[int, Outcome]]:
         """(index in the sequence, outcome) of each plan, as they come."""
-        candidates = []
-        for index, plan in enumerate(plans):
-            try:
-                with on_one_thread(self._is_small):
-                    candidates.append(_Candidate(index=index, plan=plan, formats=self._plan_formats(plan)))
-            except DovetailError as error:
-                yield index, Outcome(plan, None, str(error))
+        candidates, failed = self._read(plans)
+        yield from failed
         candidates.sort(key=lambda candidate: (candidate.plan.widths, candidate.formats))
         for start in range(0, len(candidates), _WINDOW):
             if len(self._numbering) > _MOST_NUMBERS:
                 self._start_anew()
             yield from self._evaluate_window(candidates[start : start + _WINDOW])
 
+    def _read(self, plans: Sequence[Plan]) -> tuple[list[_Candidate], list[tuple[int, Outcome]]]:
+        """Plans that fit the graph, and the outcome of those that do not."""
+        candidates: list[_Candidate] = []
+        failed: list[tuple[int, Outcome]] = []
+        with on_one_thread(self._is_small):
+            for index, plan in enumerate(plans):
+                try:
+                    candidates.append(_Candidate(index=index, plan=plan, formats=self._plan_formats(plan)))
+                except DovetailError as error:
+                    failed.append((index, Outcome(plan, None, str(error))))
+        return candidates, failed
+
     def _start_anew(self) -> None:
         self._cache.clear()
-        self._row_steps.clear()
         self._numbering = Numbering(self._program)
         self._tensors = ModelTensors(
             self._graph, self._model, self._program, self._numbering, weights=self._weights, seed=self._seed
         )
         self._interpreter = Interpreter(self._program, self._numbering, self._cache, self._formats)
+        tail = find_tail(self._program)
+        self._leaves = tail and Leaves(tail, self._interpreter, self._numbering, self._cache, self._formats)
         self._inputs = tuple(
             (slot, self._numbering.intern(("input", slot), is_static=False)) for slot in self._program.inputs
         )
@@ -222,17 +226,19 @@ class PtqEvaluator:
         self._numbering.begin()
         good: list[_Progress] = []
         failed: list[_Progress] = []
-        for candidate in candidates:
-            progress = _Progress(candidate=candidate, position=len(good), numbers=[], found=[])
-            try:
-                with on_one_thread(self._is_small):
+        with on_one_thread(self._is_small):
+            for candidate in candidates:
+                numbered = Numbered(candidate.formats, (), len(good))
+                progress = _Progress(candidate=candidate, numbered=numbered, found=[])
+                try:
                     given = (*self._tensors.numbers(candidate.plan.widths), *self._inputs)
-            except DovetailError as error:
-                progress.failure = str(error)
-                failed.append(progress)
-                continue
-            progress.numbers = self._numbering.number(candidate.formats, given, progress.position)
-            good.append(progress)
+                except DovetailError as error:
+                    progress.failure = str(error)
+                    failed.append(progress)
+                    continue
+                numbered.numbers = self._numbering.number(candidate.formats, given, numbered.position)
+                good.append(progress)
+        self._numbering.end()
         return good, failed
 
     def _evaluate_window(self, candidates: Sequence[_Candidate]) -> Iterator[tuple[int, Outcome]]:
@@ -259,10 +265,11 @@ class PtqEvaluator:
     def _groups(self, series: Sequence[_Progress]) -> Iterator[list[_Progress]]:
         """Neighbours that one matrix product can serve; others alone."""
         group: list[_Progress] = []
-        key = -1
+        key: tuple[int, Widths] | None = None
         for progress in series:
-            its = -1 if self._tail is None else self._tail.key(progress.numbers, progress.candidate.formats)
-            if group and (its < 0 or its != key or len(group) == _STACK):
+            leaf = -1 if self._leaves is None else self._leaves.key(progress.numbered)
+            its = None if leaf < 0 else (leaf, progress.candidate.plan.widths)
+            if group and (its is None or its != key or len(group) == _STACK):
                 yield group
                 group = []
             group.append(progress)
@@ -300,10 +307,8 @@ class PtqEvaluator:
         """Values that no later plan of the series needs, which plans that failed or were found whole left behind."""
         if self._interpreter.keep:
             return
-        last, numbering, num_pieces = chunk[-1].position, self._numbering, len(self._pieces)
-        for number in set().union(*(progress.numbers for progress in chunk)):
-            if numbering.last_use[number] <= last and not numbering.is_static[number]:
-                self._cache.pop(number * num_pieces + piece)
+        for number in self._numbering.used_up(chunk[0].numbered.position, chunk[-1].numbered.position):
+            self._cache.pop(number * len(self._pieces) + piece)
 
     @torch.inference_mode()
     def _run_piece(self, group: Sequence[_Progress], piece: int) -> None:
@@ -331,71 +336,17 @@ class PtqEvaluator:
 
     def _measure(self, group: Sequence[_Progress], piece: int) -> Sequence[Values | str]:
         targets = self._targets[piece]
+        plans = [progress.numbered for progress in group]
         given = {**self._tensors.values(group[0].candidate.plan.widths), **self._data[piece]}
-        if len(group) > 1 and self._tail is not None:
-            outputs = self._stacked_outputs(self._tail, group, given, piece)
+        if len(plans) > 1 and self._leaves is not None:
+            outputs = self._leaves.outputs(plans, given, piece)
             if outputs is not None:
                 return self._metrics.measure_stack(outputs, targets)
         found = []
-        for progress in group:
-            outputs = self._interpreter.output(
-                progress.numbers, progress.candidate.formats, given, progress.position, piece
-            )
+        for plan in plans:
+            outputs = self._interpreter.output(plan.numbers, plan.formats, given, plan.position, piece)
             found.append(self._metrics.measure(outputs, targets))
         return found
-
-    def _stacked_outputs(
-        self, tail: Tail, group: Sequence[_Progress], given: Mapping[int, Any], piece: int
-    ) -> Tensor | None:
-        """The outputs [samples, plans, classes] of a group; None where stacking would not keep every bit."""
-        last = group[-1].position
-        parameters = []
-        data = None
-        for progress in group:
-            wanted = (progress.numbers[tail.data], *tail.parameters(progress.numbers))[0 if data is None else 1 :]
-            own = self._interpreter.values(wanted, progress.numbers, progress.candidate.formats, given, last, piece)
-            data = own.pop(0) if data is None else data
-            parameters.append(own)
-        assert data is not None, "a group has a plan"
-        weights = [own[0] for own in parameters]
-        if data.ndim != 2 or weights[0].ndim != 2:
-            return None
-        by_class = self._has_exact_sums(tail, group, data, weights) and self._is_stackable(
-            tail, data, weights, exact=True
-        )
-        if not by_class and not self._is_stackable(tail, data, weights, exact=False):
-            return None
-        biases = None if tail.bias is None else [own[1] for own in parameters]
-        return tail.run(data, weights, biases, by_class=by_class)
-
-    def _has_exact_sums(self, tail: Tail, group: Sequence[_Progress], data: Tensor, weights: Sequence[Tensor]) -> bool:
-        """Whether the order of summation cannot matter to the group's plans."""
-        if tail.data_site < 0 or tail.weight_site < 0:
-            return False
-        rows = []
-        for progress, weight in zip(group, weights, strict=True):
-            number = progress.numbers[tail.weight]
-            if number not in self._row_steps:
-                self._row_steps[number] = row_steps(weight, self._formats[progress.candidate.formats[tail.weight_site]])
-            rows.append(self._row_steps[number])
-        return has_exact_sums(data, self._formats[group[0].candidate.formats[tail.data_site]], rows)
-
-    def _is_stackable(self, tail: Tail, data: Tensor, weights: Sequence[Tensor], *, exact: bool) -> bool:
-        """Whether one matrix product gives, to the bit, what those of the group's plans give."""
-
-        key = (*data.shape, *weights[0].shape, len(weights), torch.get_num_threads(), exact)
-        if key not in self._stackable:
-            self._stackable[key] = keeps_bits(
-                samples=data.shape[0],
-                features=data.shape[1],
-                outputs=weights[0].shape[0],
-                plans=len(weights),
-                has_bias=tail.bias is not None,
-                exact=exact,
-                dtype=data.dtype,
-                device=data.device,
-            )
-        return self._stackable[key]
 
     def _outcome(self, progress: _Progress) -> tuple[int, Outcome]:
         began = time.perf_counter()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch import Tensor
 from dovetail.evaluation.program import Program, Slot, Step
 from dovetail.formats import FixedPoint, Format
 
-__all__ = ["Tail", "find_tail", "has_exact_sums", "keeps_bits", "row_steps", "run_stacked"]
+__all__ = ["Stack", "Tail", "find_tail", "has_exact_sums", "keeps_bits", "row_steps", "run_stacked"]
 
 _LINEAR = torch.ops.aten.linear.default
 _POINTWISE = frozenset({torch.ops.aten.relu.default, torch.ops.aten.sigmoid.default, torch.ops.aten.tanh.default})
@@ -56,36 +57,51 @@ class Tail:
         """Value numbers of weight and, where there is one, bias."""
         return (numbers[self.weight],) if self.bias is None else (numbers[self.weight], numbers[self.bias])
 
-    def run(
-        self, data: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] | None, *, by_class: bool
-    ) -> Tensor:
+    def run(self, data: Tensor, stack: Stack, *, by_class: bool) -> Tensor:
         """The outputs of stacked layers, [samples, plans, outputs]; see `run_stacked`."""
-        outputs = run_stacked(data, weights, biases, by_class=by_class)
+        outputs = run_stacked(data, stack, by_class=by_class)
         for step in self.pointwise:
             assert step.in_place is not None, "pointwise operators have in-place twins"
             outputs = step.in_place(outputs)
         return outputs
 
 
-def run_stacked(data: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor] | None, *, by_class: bool) -> Tensor:
-    """The outputs of linear layers on the same data, from one matrix product: [samples, plans, outputs].
+class Stack(NamedTuple):
+    """Linear layers on the same data, as one.
+
+    Args:
+        weight: [outputs, plans, features].
+        bias: [outputs, plans], or None.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+
+    @classmethod
+    def of(cls, weights: Sequence[Tensor], biases: Sequence[Tensor] | None) -> Self:
+        """The stack of weights [outputs, features] and biases [outputs]."""
+        return cls(torch.stack(list(weights), 1), None if biases is None else torch.stack(list(biases), 1))
+
+
+def run_stacked(data: Tensor, stack: Stack, *, by_class: bool) -> Tensor:
+    """The outputs of a stack of linear layers, from one matrix product: [samples, plans, outputs].
 
     Args:
         data: [samples, features].
-        weights: of each plan, [outputs, features].
-        biases: of each plan, [outputs].
+        stack: the layers.
         by_class: whether the result's memory is to be in the order [outputs, plans, samples], in which answers are
             found fastest; otherwise [samples, plans, outputs].
     """
+    outputs, plans, features = stack.weight.shape
     if not by_class:
-        bias = None if biases is None else torch.cat(list(biases))
-        stacked: Tensor = _LINEAR(data, torch.cat(list(weights)), bias)
-        return stacked.view(data.shape[0], len(weights), -1)
-    weight = torch.stack(list(weights), 1)
-    outputs = torch.mm(weight.view(-1, weight.shape[2]), data.t())
-    if biases is not None:
-        outputs.add_(torch.stack(list(biases), 1).view(-1, 1))
-    return outputs.view(weight.shape[0], len(weights), -1).permute(2, 1, 0)
+        bias = None if stack.bias is None else stack.bias.t().reshape(-1)
+        weight = stack.weight.transpose(0, 1).reshape(-1, features)
+        stacked: Tensor = _LINEAR(data, weight, bias)
+        return stacked.view(len(data), plans, outputs)
+    product = torch.mm(stack.weight.view(-1, features), data.t())
+    if stack.bias is not None:
+        product.add_(stack.bias.view(-1, 1))
+    return product.view(outputs, plans, -1).permute(2, 1, 0)
 
 
 def find_tail(program: Program) -> Tail | None:
@@ -194,7 +210,7 @@ def keeps_bits(
 
     data, weights = draw(samples, features), [draw(outputs, features) for _ in range(plans)]
     biases = [torch.randn(outputs, generator=generator).to(device=device, dtype=dtype) for _ in range(plans)]
-    stacked = run_stacked(data, weights, biases if has_bias else None, by_class=exact)
+    stacked = run_stacked(data, Stack.of(weights, biases if has_bias else None), by_class=exact)
     return all(
         torch.equal(stacked[:, i], _LINEAR(data, weights[i], biases[i] if has_bias else None)) for i in range(plans)
     )
