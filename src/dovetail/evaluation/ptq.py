@@ -179,7 +179,9 @@ class PtqEvaluator:
         )
         self._interpreter = Interpreter(self._program, self._numbering, self._cache, self._formats)
         tail = find_tail(self._program)
-        self._leaves = tail and Leaves(tail, self._interpreter, self._numbering, self._cache, self._formats)
+        self._leaves = (
+            None if tail is None else Leaves(tail, self._interpreter, self._numbering, self._cache, self._formats)
+        )
         self._inputs = tuple(
             (slot, self._numbering.intern(("input", slot), is_static=False)) for slot in self._program.inputs
         )
