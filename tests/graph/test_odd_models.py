@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from dovetail.costs import CostModel
+from dovetail.formats import parse
 from dovetail.graph import Graph, trace
 from dovetail.plan import Plan
-from dovetail.transforms import inheritance_report, resize
+from dovetail.transforms import apply, inheritance_report, resize
 from tests.odd_models import ODD, Net, made
 
 
@@ -51,6 +52,37 @@ def test_what_cannot_change_says_why(name: str, group: str, reason: str) -> None
 def test_number_and_width_of_heads_are_groups_of_their_own() -> None:
     _, _, graph = made("heads")
     assert {g.name: g.base for g in graph.groups if g.frozen is None} == {"i": 10, "num_heads": 4, "head_dim": 3}
+
+
+def test_calls_that_are_made_otherwise_for_the_exporter_have_no_sites() -> None:
+    def code(s: Net, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():  # as libraries do, for masks
+            x = x + 0.0
+        return s.b(torch.relu(s.a(x)) + 1.0)
+
+    graph = trace(Net(code, a=nn.Linear(4, 8), b=nn.Linear(8, 3)), (torch.randn(2, 4),))
+    reasons = {o.type: o.no_sites for o in graph.operations}
+    assert reasons["add"] == "the model's code makes other calls when it runs than when it is exported"
+    assert reasons["linear"] is None
+
+
+def test_calls_on_integers_do_not_count_among_those_on_activations() -> None:
+    def code(s: Net, x: Tensor) -> Tensor:
+        places = torch.arange(8)
+        if torch.compiler.is_exporting():
+            places = places + 0
+        return s.b(torch.relu(s.a(x)) + s.p(places))
+
+    model = Net(code, a=nn.Linear(4, 8), b=nn.Linear(8, 3), p=Net(lambda s, places: places * 0.5)).eval()
+    x = torch.randn(2, 4)
+    graph = trace(model, (x,))
+    (add,) = (o for o in graph.operations if o.type == "add" and o.sites)
+    rounded = apply(graph, model, Plan.of({add.all_sites[0]: parse("fixed(3,0)")}))
+    with torch.no_grad():
+        by_hand = model.b(
+            torch.round(torch.relu(model.a(x))).clamp(-4, 3) + torch.round(torch.arange(8) * 0.5).clamp(-4, 3)
+        )
+        assert torch.equal(rounded(x), by_hand)
 
 
 def test_every_head_of_a_model_is_a_result_that_is_priced_and_keeps_its_channels() -> None:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
@@ -28,7 +28,9 @@ class Call:
 
     Args:
         path: dotted path of the module whose `forward` makes the call; empty for the model itself.
-        function: name of the function, normalised by `function_name`.
+        function: name of the function, normalised by `function_name`. Calls on integers and booleans alone are counted
+            apart, as `integer_NAME`: they have no sites, and libraries make others of them (for masks and positions)
+            when a model is exported.
         index: how many calls of this function the module made before, counted from the start of the model's forward.
     """
 
@@ -186,6 +188,8 @@ class CallMode(TorchFunctionMode):
                 args, kwargs = self._prepare(name, args, kwargs)
             return self._follow(function, args, kwargs)
         path = self._running[-1]
+        if _is_on_integers(args):
+            name = f"integer_{name}"
         index = self._counts[path, name]
         self._counts[path, name] = index + 1
         call = Call(path, name, index)
@@ -207,6 +211,13 @@ class CallMode(TorchFunctionMode):
                 return function(*args, **kwargs)
         finally:
             functional.has_torch_function = ask
+
+
+def _is_on_integers(args: tuple[Any, ...]) -> bool:
+    tensors = [value for value in args if isinstance(value, Tensor)]
+    if not tensors and args and isinstance(args[0], (tuple, list)):
+        tensors = [value for value in args[0] if isinstance(value, Tensor)]
+    return bool(tensors) and not any(tensor.dtype.is_floating_point or tensor.dtype.is_complex for tensor in tensors)
 
 
 def _never(_arguments: Any) -> bool:

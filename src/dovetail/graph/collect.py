@@ -156,6 +156,9 @@ def _frozen(flat: Flat, operations: tuple[Operation, ...]) -> dict[sympy.Symbol,
             for weight in node.args[2]:
                 for found in flat.shapes[weight.name][0].free_symbols:
                     frozen.setdefault(found, f"{operation.name} takes the size of its state from a number")
+        elif operation.type == "index":
+            for found in _indexed(flat, node):
+                frozen.setdefault(found, f"{operation.name} looks its channels up by indices")
         elif operation.type in _CUTTING:
             for found in _cut(flat, node):
                 frozen.setdefault(found, f"{operation.name} cuts its channels at fixed places")
@@ -164,6 +167,15 @@ def _frozen(flat: Flat, operations: tuple[Operation, ...]) -> dict[sympy.Symbol,
 
 _RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 _CUTTING = frozenset({"slice", "select", "narrow", "topk", "kthvalue", "index_select"})
+
+
+def _indexed(flat: Flat, node: fx.Node) -> set[sympy.Symbol]:
+    """Widths of a tensor's dimensions that tensors of indices choose from."""
+    source, indices = node.args[0], node.args[1]
+    assert isinstance(source, fx.Node)
+    assert isinstance(indices, (tuple, list))
+    pairs = zip(flat.shapes.get(source.name, ()), indices, strict=False)
+    return {found for size, chosen in pairs if chosen is not None for found in size.free_symbols} - {flat.batch}
 
 
 def _cut(flat: Flat, node: fx.Node) -> set[sympy.Symbol]:

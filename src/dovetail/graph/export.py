@@ -17,10 +17,11 @@ from torch.export import Dim, ExportedProgram, export
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.traceback import annotate, preserve_node_meta
 
-from dovetail.graph.calls import Call, CallMode
+from dovetail.graph.calls import Call, CallMode, function_name
 from dovetail.graph.heads import Heads, find_heads, set_heads
 from dovetail.graph.lines import model_line
 from dovetail.graph.standins import stand_in
+from dovetail.graph.steady import Calls, note_call
 
 __all__ = ["Exported", "FixedBatchError", "expression", "shadow", "symbolic_export"]
 
@@ -40,6 +41,7 @@ class Exported:
         equations: pairs of sizes that are equal but were not made one, because divisions stand in them or they are sums
             of more symbols than the exporter solves for.
         pinned: by (tensor, dimension): the line of the model that made a size a constant, where one is known.
+        calls: the calls that the model's code made.
     """
 
     program: ExportedProgram
@@ -49,6 +51,7 @@ class Exported:
     bindings: dict[sympy.Symbol, int]
     equations: tuple[tuple[sympy.Expr, sympy.Expr], ...]
     pinned: dict[tuple[str, int], str]
+    calls: Calls
 
 
 class FixedBatchError(Exception):
@@ -64,14 +67,15 @@ class FixedBatchError(Exception):
         self.line = line
 
 
-class Pinned:
-    """The line of the model that made each symbol a constant.
+class Notes:
+    """What is seen of a model's code that runs for the exporter: the line that made a symbol a constant, and the calls.
 
     An object of its own because the exporter undoes what a forward does to the containers among a module's attributes.
     """
 
     def __init__(self) -> None:
-        self.lines: dict[sympy.Symbol, str] = {}
+        self.pinned: dict[sympy.Symbol, str] = {}
+        self.calls: Calls = {}
 
 
 class Functional(nn.Module):
@@ -81,7 +85,7 @@ class Functional(nn.Module):
         super().__init__()
         self.model = [model]  # in a list, so that its parameters are not this module's own
         self.heads = heads
-        self.pinned = Pinned()
+        self.notes = Notes()
 
     def forward(
         self, tensors: dict[str, Tensor], sizes: dict[str, Tensor], inputs: tuple[Any, ...], kwargs: dict[str, Any]
@@ -93,19 +97,22 @@ class Functional(nn.Module):
             set_heads(model.get_submodule(heads.path), heads, number, width)
             heads_of[heads.path] = [(number * heads.repeats, width), (number, width)]
 
+        calls = self.notes.calls = {}
+        names = {id(tensors[name]): name for name, _ in model.named_parameters()}
         environment = _shape_environment((*tensors.values(), *inputs, *kwargs.values()))
         version = environment._replacements_version_counter if environment is not None else 0
 
         def annotated(call: Call, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            args, kwargs = stand_in(call.function, args, kwargs, heads_of.get(call.path, ()))
+            note_call(calls, names, call, args, kwargs)
+            args, kwargs = stand_in(function_name(function), args, kwargs, heads_of.get(call.path, ()))
             nonlocal version
             with annotate({CALL_KEY: str(call)}):
                 result = function(*args, **kwargs)
             if environment is not None and environment._replacements_version_counter != version:
                 version = environment._replacements_version_counter
-                for symbol in [s for s in environment.replacements if s not in self.pinned.lines]:
+                for symbol in [s for s in environment.replacements if s not in self.notes.pinned]:
                     if environment.replace(symbol).is_Integer:
-                        self.pinned.lines[symbol] = model_line()
+                        self.notes.pinned[symbol] = model_line()
             return result
 
         with CallMode(model, annotated, prepare=lambda name, args, kwargs: stand_in(name, args, kwargs, ())):
@@ -184,7 +191,7 @@ def symbolic_export(
         functional = Functional(model, heads)
         program = export(functional, (tensors, sizes, inputs, dict(kwargs)), dynamic_shapes=shapes, strict=False)
     environment = _environment(program)
-    _require_batch(environment, functional.pinned.lines)
+    _require_batch(environment, functional.notes.pinned)
     bindings = {symbol: int(size) for symbol, size in environment.backed_var_to_val.items()}
     return Exported(
         program,
@@ -193,7 +200,8 @@ def symbolic_export(
         heads,
         bindings,
         _equations(environment),
-        _pinned(environment, functional.pinned.lines),
+        _pinned(environment, functional.notes.pinned),
+        functional.notes.calls,
     )
 
 

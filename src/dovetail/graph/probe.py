@@ -90,7 +90,10 @@ def fake_run(flat: Flat, widths: Mapping[sympy.Symbol, int]) -> str | None:
         for node in module.graph.nodes:
             if node.op == "output":
                 return None
-            expected = _values(flat.shapes[node.name], values) if node.name in flat.shapes else None
+            try:
+                expected = _values(flat.shapes[node.name], values) if node.name in flat.shapes else None
+            except ZeroDivisionError:
+                return f"{node.name} would have a size that is divided by zero"
             if expected is not None and any(size != int(size) for size in expected):
                 return f"{node.name} would have a size that is not whole"
             if node.op == "placeholder":

@@ -29,9 +29,8 @@ from dovetail.graph.functional import functionalise
 from dovetail.graph.graph import Graph
 from dovetail.graph.kinds import kind_of
 from dovetail.graph.name import name_operations
-from dovetail.graph.operation import Operation
 from dovetail.graph.rename import symbol
-from dovetail.graph.steady import Kind, unsteady_calls
+from dovetail.graph.steady import unsteady_calls, without_sites
 
 __all__ = ["record_graph"]
 
@@ -54,7 +53,11 @@ def record_graph(
         Exception: Whatever the model raises when it is run.
     """
     flat = _record(model, inputs, kwargs)
-    operations = _steady_alone(name_operations(flat, model), unsteady_calls(model, inputs, kwargs))
+    operations = without_sites(
+        name_operations(flat, model),
+        unsteady_calls(model, inputs, kwargs),
+        "the model's code does not make this call alike on other inputs",
+    )
     groups = read_groups(flat, find_widths(Divided(flat, {}), operations), operations)
     return Graph(
         module=flat.module,
@@ -76,16 +79,6 @@ def record_graph(
         contracted={},
         attributes=read_attributes(model, flat, ()),
         obstacle=obstacle,
-    )
-
-
-def _steady_alone(operations: tuple[Operation, ...], unsteady: frozenset[Kind]) -> tuple[Operation, ...]:
-    why = "the model's code does not make this call alike on other inputs"
-    return tuple(
-        dataclasses.replace(operation, sites=(), call=None, no_sites=why)
-        if operation.call is not None and operation.sites and (operation.call.path, operation.call.function) in unsteady
-        else operation
-        for operation in operations
     )
 
 

@@ -27,6 +27,7 @@ from dovetail.graph.name import name_operations
 from dovetail.graph.probe import fake_run, probe, rehearsal
 from dovetail.graph.propagate import follow_channels
 from dovetail.graph.record import record_graph
+from dovetail.graph.steady import differing_calls, without_sites
 
 __all__ = ["trace"]
 
@@ -165,7 +166,11 @@ def quiet() -> Iterator[None]:
 def read_graph(model: nn.Module, exported: Exported, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
     """The graph that an export of a model on example inputs describes."""
     divided = divide(flatten_program(exported, model))
-    operations = name_operations(divided.flat, model)
+    operations = without_sites(
+        name_operations(divided.flat, model),
+        differing_calls(shadow(model), inputs, kwargs, exported.calls),
+        "the model's code makes other calls when it runs than when it is exported",
+    )
     channels = follow_channels(divided.flat, operations)
     widths = find_widths(divided, operations)
     flat = public(divided.flat, widths)

@@ -68,7 +68,10 @@ def _equal(a: list[sympy.Expr], b: list[sympy.Expr]) -> bool:
 def _prefer_old(a: list[sympy.Expr], b: list[sympy.Expr]) -> bool:
     """Whether the old side is the smaller one, judged with every symbol at one large value."""
     sides = [sympy.Mul(*side) for side in (a, b)]
-    left, right = (side.subs(dict.fromkeys(side.free_symbols, 840)) for side in sides)
+    try:
+        left, right = (side.subs(dict.fromkeys(side.free_symbols, 840)) for side in sides)
+    except ZeroDivisionError:  # quotients of quotients: no value suits them all
+        left = right = 0
     return bool(left < right) if left != right else len(a) <= len(b)
 
 
