@@ -16,19 +16,22 @@ from .networks import case, draw_plans
 
 
 class Exhausting(Format):
-    """Rounds nothing, and runs out of memory on more than so many samples."""
+    """Rounds nothing, and runs out of memory on more than so many samples: a GPU's, or the processor's."""
 
     element_bits = 8
     maximum = minimum = step = 1.0
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, on_gpu: bool = True) -> None:
         self.most = most
+        self.on_gpu = on_gpu
         self.seen: list[int] = []
 
     def quantise(self, x: torch.Tensor) -> torch.Tensor:
         self.seen.append(len(x))
         if len(x) > self.most:
-            raise torch.OutOfMemoryError("out of memory")
+            if self.on_gpu:
+                raise torch.OutOfMemoryError("out of memory")
+            torch.empty(1 << 58)
         return x.clone()
 
     def __str__(self) -> str:
@@ -42,8 +45,9 @@ def run(fmt: Format, **options: Any) -> tuple[PtqEvaluator, list[Outcome]]:
     return evaluator, [o for _, o in sorted(evaluator.evaluate_tagged(plans), key=lambda tagged: tagged[0])]
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
-    evaluator, outcomes = run(Exhausting(10))
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_out_of_memory_halves_the_batch_and_goes_on(on_gpu: bool) -> None:
+    evaluator, outcomes = run(Exhausting(10, on_gpu=on_gpu))
     its = case("mlp")
     (plain,) = ReferenceEvaluator(its.graph, its.model, its.split).evaluate([Plan()])
     assert evaluator.batch_size == 10  # 37, 19, 10

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["default_budget", "free_memory"]
+__all__ = ["default_budget", "free_memory", "is_out_of_memory"]
 
 
 def free_memory(device: torch.device | str = "cpu") -> int:
@@ -33,3 +33,8 @@ def free_memory(device: torch.device | str = "cpu") -> int:
 def default_budget(device: torch.device | str = "cpu") -> int:
     """Bytes that the cache may use where nothing else is said: a quarter of what is free."""
     return free_memory(device) // 4
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether PyTorch raised an error because a device, or the processor's memory, is full."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
