@@ -56,6 +56,7 @@ def test_one_layer_alone_keeps_its_bits() -> None:
         exact=False,
         dtype=torch.float32,
         device=torch.device("cpu"),
+        threads=torch.get_num_threads(),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -44,13 +44,23 @@ _FEW_PLANS = 8
 _KEPT_SHARE = 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A plan, ready to be ordered: its place in the call, and its formats by site, as numbers."""
+@dataclass(slots=True, kw_only=True, eq=False)
+class Candidate(Numbered):
+    """A plan, and what is known of it while pieces of the data go through.
+
+    Args:
+        index: its place in the call.
+        plan: the plan.
+        found: what was measured, piece by piece.
+        failure: why there is no more to measure.
+        duration_s: seconds spent so far.
+    """
 
     index: int
     plan: Plan
-    formats: tuple[int, ...]
+    found: list[Values] = field(default_factory=list)
+    failure: str | None = None
+    duration_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,17 +87,6 @@ class Work:
     is_small: bool
     weights: Weights
     seed: int
-
-
-@dataclass(slots=True, kw_only=True)
-class _Progress:
-    """What is known of a plan while pieces of the data go through it."""
-
-    candidate: Candidate
-    numbered: Numbered
-    found: list[Values]
-    failure: str | None = None
-    duration_s: float = 0.0
 
 
 class Engine:
@@ -143,33 +142,31 @@ class Engine:
         self._targets = [split.targets[part] for part in self._pieces]
 
     @torch.inference_mode()
-    def _numbered(self, candidates: Sequence[Candidate]) -> tuple[list[_Progress], list[_Progress]]:
-        """A new series of plans: those that can be evaluated, and those whose widths cannot be had."""
+    def _number(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Begin a new series of plans: those of the candidates whose widths can be had."""
         self._numbering.begin()
-        good: list[_Progress] = []
-        failed: list[_Progress] = []
+        series: list[Candidate] = []
         with on_one_thread(self._work.is_small):
             for candidate in candidates:
-                numbered = Numbered(candidate.formats, (), len(good))
-                progress = _Progress(candidate=candidate, numbered=numbered, found=[])
                 try:
                     given = (*self._tensors.numbers(candidate.plan.widths), *self._inputs)
                 except DovetailError as error:
-                    progress.failure = str(error)
-                    failed.append(progress)
+                    candidate.failure = str(error)
                     continue
-                numbered.numbers = self._numbering.number(candidate.formats, given, numbered.position)
-                good.append(progress)
+                candidate.position = len(series)
+                candidate.numbers = self._numbering.number(candidate.formats, given, candidate.position)
+                series.append(candidate)
         self._numbering.end()
-        return good, failed
+        return series
 
     def _evaluate_window(self, candidates: Sequence[Candidate]) -> Iterator[tuple[int, Outcome]]:
-        series, failed = self._numbered(candidates)
-        yield from map(self._outcome, failed)
+        series = self._number(candidates)
+        yield from (self._outcome(candidate) for candidate in candidates if candidate.failure is not None)
         if not series:
             return
-        held = self._numbering.held_bytes_per_sample(len(series)) * len(self._work.split)
-        of_one_plan = sum(step.bytes_per_sample for step in self._work.program.steps) * len(self._work.split)
+        samples = len(self._work.split)
+        held = self._numbering.held_bytes_per_sample(len(series)) * samples
+        of_one_plan = sum(step.bytes_per_sample for step in self._work.program.steps) * samples
         self._interpreter.keep = len(series) < _FEW_PLANS and of_one_plan * _KEPT_SHARE <= self.cache.budget
         if held <= self.cache.budget or len(self._pieces) == 1:
             for group in self._groups(series):
@@ -177,29 +174,29 @@ class Engine:
             return
         start, size = 0, _FIRST_CHUNK
         while start < len(series):
-            chunk, _ = self._numbered([progress.candidate for progress in series[start : start + size]])
+            chunk = self._number(series[start : start + size])
             began = time.perf_counter()
             yield from self._evaluate_chunk(chunk)
             start += size
             if time.perf_counter() - began < _CHUNK_SECONDS / 2:
                 size *= 2
 
-    def _groups(self, series: Sequence[_Progress]) -> Iterator[list[_Progress]]:
+    def _groups(self, series: Sequence[Candidate]) -> Iterator[list[Candidate]]:
         """Neighbours that one matrix product can serve; others alone."""
-        group: list[_Progress] = []
+        group: list[Candidate] = []
         key: tuple[int, Widths] | None = None
-        for progress in series:
-            leaf = -1 if self._leaves is None else self._leaves.key(progress.numbered)
-            its = None if leaf < 0 else (leaf, progress.candidate.plan.widths)
+        for candidate in series:
+            leaf = -1 if self._leaves is None else self._leaves.key(candidate)
+            its = None if leaf < 0 else (leaf, candidate.plan.widths)
             if group and (its is None or its != key or len(group) == _STACK):
                 yield group
                 group = []
-            group.append(progress)
+            group.append(candidate)
             key = its
         if group:
             yield group
 
-    def _evaluate_chunk(self, chunk: Sequence[_Progress]) -> Iterator[tuple[int, Outcome]]:
+    def _evaluate_chunk(self, chunk: Sequence[Candidate]) -> Iterator[tuple[int, Outcome]]:
         """Every piece of the data through every plan of a chunk."""
         while True:
             try:
@@ -214,31 +211,31 @@ class Engine:
                 self._recover(chunk, error)
         yield from map(self._outcome, chunk)
 
-    def _recover(self, chunk: Sequence[_Progress], error: RuntimeError) -> None:
+    def _recover(self, chunk: Sequence[Candidate], error: RuntimeError) -> None:
         """Out of memory: everything held is let go and the chunk begins again with half the batch."""
         device = self._work.split.targets.device
         if device.type == "cuda":
             torch.cuda.empty_cache()
         if self.batch_size == 1:
             self.cache.clear()
-            for progress in chunk:
-                progress.failure = f"out of memory on {device} even one sample at a time: {error}"
+            for candidate in chunk:
+                candidate.failure = f"out of memory on {device} even one sample at a time: {error}"
             return
         self._set_batch_size((self.batch_size + 1) // 2)
-        for progress in chunk:
-            progress.found.clear()
+        for candidate in chunk:
+            candidate.found.clear()
 
-    def _let_go(self, chunk: Sequence[_Progress], piece: int) -> None:
+    def _let_go(self, chunk: Sequence[Candidate], piece: int) -> None:
         """Values that no later plan of the series needs, which plans that failed or were found whole left behind."""
         if self._interpreter.keep:
             return
-        for number in self._numbering.used_up(chunk[0].numbered.position, chunk[-1].numbered.position):
+        for number in self._numbering.used_up(chunk[0].position, chunk[-1].position):
             self.cache.pop(number * len(self._pieces) + piece)
 
     @torch.inference_mode()
-    def _run_piece(self, group: Sequence[_Progress], piece: int) -> None:
+    def _run_piece(self, group: Sequence[Candidate], piece: int) -> None:
         """One piece of the data through plans of one group."""
-        running = [progress for progress in group if progress.failure is None]
+        running = [candidate for candidate in group if candidate.failure is None]
         if not running:
             return
         began = time.perf_counter()
@@ -250,32 +247,30 @@ class Engine:
                 raise
             found = [str(error) or repr(error)] * len(running)
         duration = (time.perf_counter() - began) / len(running)
-        for progress, values in zip(running, found, strict=True):
-            progress.duration_s += duration
+        for candidate, values in zip(running, found, strict=True):
+            candidate.duration_s += duration
             if isinstance(values, str):
-                progress.failure = values
+                candidate.failure = values
             else:
-                progress.found.append(values)
+                candidate.found.append(values)
 
-    def _measure(self, group: Sequence[_Progress], piece: int) -> Sequence[Values | str]:
+    def _measure(self, group: Sequence[Candidate], piece: int) -> Sequence[Values | str]:
         targets = self._targets[piece]
-        plans = [progress.numbered for progress in group]
-        given = {**self._tensors.values(group[0].candidate.plan.widths), **self._data[piece]}
-        if len(plans) > 1 and self._leaves is not None:
-            outputs = self._leaves.outputs(plans, given, piece)
+        given = {**self._tensors.values(group[0].plan.widths), **self._data[piece]}
+        if len(group) > 1 and self._leaves is not None:
+            outputs = self._leaves.outputs(group, given, piece)
             if outputs is not None:
                 return self._work.metrics.measure_stack(outputs, targets)
         found = []
-        for plan in plans:
+        for plan in group:
             outputs = self._interpreter.output(plan.numbers, plan.formats, given, plan.position, piece)
             found.append(self._work.metrics.measure(outputs, targets))
         return found
 
-    def _outcome(self, progress: _Progress) -> tuple[int, Outcome]:
+    def _outcome(self, candidate: Candidate) -> tuple[int, Outcome]:
         began = time.perf_counter()
-        score: Score | str = progress.failure or self._work.metrics.score(progress.found)
-        duration = progress.duration_s + time.perf_counter() - began
-        plan = progress.candidate.plan
+        score: Score | str = candidate.failure or self._work.metrics.score(candidate.found)
+        duration = candidate.duration_s + time.perf_counter() - began
         if isinstance(score, str):
-            return progress.candidate.index, Outcome(plan, None, score, duration)
-        return progress.candidate.index, Outcome(plan, score, None, duration)
+            return candidate.index, Outcome(candidate.plan, None, score, duration)
+        return candidate.index, Outcome(candidate.plan, score, None, duration)

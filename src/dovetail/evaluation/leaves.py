@@ -37,7 +37,6 @@ class Leaves:
         self._tail, self._interpreter, self._numbering, self._cache = tail, interpreter, numbering, cache
         self._formats = formats
         self._rows: dict[int, list[float]] = {}  # by number of a stack: what `row_steps` says of its weights
-        self._keeps_bits: dict[tuple[object, ...], bool] = {}  # by shape
 
     def key(self, plan: Numbered) -> int:
         """Plans of one key can be run together; -1 for one that must be run alone."""
@@ -87,16 +86,14 @@ class Leaves:
     def _is_stackable(self, data: Tensor, stack: Stack, *, exact: bool) -> bool:
         """Whether one matrix product gives, to the bit, what those of the group's plans give."""
         outputs, plans, features = stack.weight.shape
-        key = (len(data), outputs, plans, features, data.dtype, torch.get_num_threads(), exact)
-        if key not in self._keeps_bits:
-            self._keeps_bits[key] = keeps_bits(
-                samples=len(data),
-                features=features,
-                outputs=outputs,
-                plans=plans,
-                has_bias=stack.bias is not None,
-                exact=exact,
-                dtype=data.dtype,
-                device=data.device,
-            )
-        return self._keeps_bits[key]
+        return keeps_bits(
+            samples=len(data),
+            features=features,
+            outputs=outputs,
+            plans=plans,
+            has_bias=stack.bias is not None,
+            exact=exact,
+            dtype=data.dtype,
+            device=data.device,
+            threads=torch.get_num_threads(),
+        )

@@ -17,7 +17,7 @@ from dovetail.evaluation.program import Program
 __all__ = ["Numbered", "Numbering"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Numbered:
     """A plan of a series, in numbers.
 
@@ -28,8 +28,8 @@ class Numbered:
     """
 
     formats: Sequence[int]
-    numbers: Sequence[int]
-    position: int
+    numbers: Sequence[int] = ()
+    position: int = -1
 
 
 class Numbering:

@@ -8,6 +8,7 @@ mostly grant and `has_exact_sums` proves from the values at hand; elsewhere a sh
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -178,6 +179,7 @@ def has_exact_sums(data: Tensor, data_format: Format | None, rows: Sequence[floa
     return max(-float(low), float(high)) / data_format.step * most <= 2.0**bits  # false for NaN
 
 
+@functools.lru_cache(maxsize=4096)
 def keeps_bits(
     *,
     samples: int,
@@ -188,6 +190,7 @@ def keeps_bits(
     exact: bool,
     dtype: torch.dtype,
     device: torch.device,
+    threads: int,
 ) -> bool:
     """Whether stacked layers of this shape give, to the bit, what each gives alone, tried on random numbers.
 
@@ -201,6 +204,7 @@ def keeps_bits(
         exact: whether to try on small integers, whose sums are exact, and class by class: what then shows is where
             the bias is added.
         dtype, device: of the data.
+        threads: on which PyTorch runs now.
     """
     generator = torch.Generator().manual_seed(0)
 
