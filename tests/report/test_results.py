@@ -11,12 +11,14 @@ import pytest
 
 from dovetail.errors import StudyError
 from dovetail.evaluation import Measured, Score
+from dovetail.objective import Constraint
 from dovetail.plan import Plan
 from dovetail.record import Trial
 from dovetail.report import (
     RunFiles,
     best_table,
     describe_best,
+    describe_none,
     describe_ranking,
     front_table,
     print_table,
@@ -65,7 +67,16 @@ def test_the_answer_names_the_top_and_the_cheapest_alike(header: StudyHeader, tr
     text = describe_best(best)
     assert text.startswith("Best: trial 1 (accuracy 0.3 [0.2, 0.4] n=40, bits 8).")
     assert "not significantly worse: trial 2" in text
-    assert describe_best(None) == "Best: none. No trial is complete and keeps every constraint."
+
+
+def test_without_a_best_trial_the_nearest_to_each_constraint_is_told(header: StudyHeader, trials: list[Trial]) -> None:
+    far = Constraint(metric="accuracy", op=">=", limit=0.99)
+    high = Constraint(metric="accuracy", op=">=", limit=0.9)
+    assert describe_none(header, trials[3:]) == "Best: none. No trial is complete."
+    told = describe_none(dataclasses.replace(header, constraints=(*header.constraints, far)), trials)
+    assert told == "Best: none. accuracy >= 0.99: the nearest is 0.95 (trial 0)."
+    told = describe_none(dataclasses.replace(header, constraints=(*header.constraints, high)), trials)
+    assert told == "Best: none. Each constraint is kept by a trial, all by none."
 
 
 def test_an_order_that_the_samples_do_not_support_is_not_told_as_a_ranking(

@@ -59,15 +59,19 @@ def show(
 
 def print_results(header: StudyHeader, trials: Sequence[Trial], top: int) -> None:
     """The best trials, the Pareto front, the answer in words, and what failed or could not be priced."""
-    from dovetail.report import best_table, describe_best, describe_ranking, front_table, print_table
+    from dovetail.report import best_table, describe_best, describe_none, describe_ranking, front_table, print_table
     from dovetail.search.best import find_best
 
-    print_table(best_table(header, trials, top))
-    if (ranking := describe_ranking(header, trials, top)) is not None:
-        click.echo(f"{ranking}\n")
-    if len(header.objectives) > 1:
-        print_table(front_table(header, trials))
-    click.echo(describe_best(find_best(trials, header.objectives, header.constraints, summed=header.weighted_sum)))
+    best = find_best(trials, header.objectives, header.constraints, summed=header.weighted_sum)
+    if best is None:
+        click.echo(describe_none(header, trials))
+    else:
+        print_table(best_table(header, trials, top))
+        if (ranking := describe_ranking(header, trials, top)) is not None:
+            click.echo(f"{ranking}\n")
+        if len(header.objectives) > 1:
+            print_table(front_table(header, trials))
+        click.echo(describe_best(best))
     failed = [trial for trial in trials if not trial.is_complete]
     if failed:
         click.echo(f"{len(failed):,} trials failed; the first, trial {failed[0].number}: {failed[0].reason}")

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dovetail.report.csv_file import write_csv, write_trials_csv
 from dovetail.report.figures import format_duration, format_figure, format_measured
 from dovetail.report.plots import plot_front
-from dovetail.report.results import best_table, describe_best, describe_ranking, front_table, results_dict
+from dovetail.report.results import (
+    best_table,
+    describe_best,
+    describe_none,
+    describe_ranking,
+    front_table,
+    results_dict,
+)
 from dovetail.report.run_files import RunFiles, write_atomically
 from dovetail.report.run_folder import write_results
 from dovetail.report.tables import Table, print_table
@@ -15,6 +22,7 @@ __all__ = [
     "Table",
     "best_table",
     "describe_best",
+    "describe_none",
     "describe_ranking",
     "format_duration",
     "format_figure",

@@ -15,6 +15,7 @@ from dovetail.study.header import StudyHeader
 __all__ = [
     "best_table",
     "describe_best",
+    "describe_none",
     "describe_ranking",
     "front_table",
     "rank_trials",
@@ -79,10 +80,22 @@ def front_table(header: StudyHeader, trials: Sequence[Trial]) -> Table:
     return _table(f"Pareto front: {len(front)} of {len(trials):,} trials", header, front)
 
 
-def describe_best(best: Best | None) -> str:
+def describe_none(header: StudyHeader, trials: Sequence[Trial]) -> str:
+    """Why there is no best trial: how near the trials came to each constraint that none of them keeps."""
+    complete = [trial for trial in trials if trial.is_complete]
+    if not complete:
+        return "Best: none. No trial is complete."
+    unkept = []
+    for constraint in header.constraints:
+        pick = min if constraint.op == "<=" else max
+        nearest = pick(complete, key=lambda trial: trial.value(constraint.metric))
+        if not constraint.holds(value := nearest.value(constraint.metric)):
+            unkept.append(f"{constraint}: the nearest is {format_figure(value)} (trial {nearest.number})")
+    return "Best: none. " + ("; ".join(unkept) if unkept else "Each constraint is kept by a trial, all by none") + "."
+
+
+def describe_best(best: Best) -> str:
     """The answer of a search in words; a difference that the samples cannot support is not told as a ranking."""
-    if best is None:
-        return "Best: none. No trial is complete and keeps every constraint."
     top = f"Best: trial {best.top.number} ({_figures(best.top, best.quality)})"
     if best.cheapest.number == best.top.number:
         return f"{top}; {best.test}."
