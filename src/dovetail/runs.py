@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dovetail.errors import ConfigError, StudyError
 from dovetail.report.run_files import RunFiles, write_atomically
-from dovetail.study import Study, StudyHeader, storage_url
+from dovetail.study import Study, StudyHeader, shown
 
 __all__ = ["continue_run", "open_run"]
 
@@ -44,9 +44,9 @@ def continue_run(files: RunFiles, header: StudyHeader, *, storage: str | None, c
         if taken := next((path for path in (files.study, files.config) if path.exists()), None):
             raise ConfigError(f"{taken}: is in the way of the run's own file; give the search another --out.")
         name = f"search-{_digest(header)}"
-    shown = None if storage is None else storage_url(storage).render_as_string(hide_password=True)
+    where = None if storage is None else shown(storage)
     with write_atomically(files.pointer) as file:
-        json.dump({"study": name, "storage": shown, "identity": dict(header.identity)}, file, indent=1)
+        json.dump({"study": name, "storage": where, "identity": dict(header.identity)}, file, indent=1)
     with write_atomically(files.config) as file:
         file.write(_config_text(header, config_text))
     return Study.create(files.study if storage is None else storage, name, header)

@@ -4,14 +4,18 @@ import dataclasses
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
 from dovetail.errors import StudyError
 from dovetail.record import Trial, TrialState
-from dovetail.study import Study, StudyHeader, storage_url
-from dovetail.study.tables import PAGE
+from dovetail.study import Study, StudyHeader, shown
+from dovetail.study.statements import PAGE, SQLITE, STUDIES, TRIALS
+from dovetail.study.tables import statements
 
 
 def test_trials_come_back_to_the_bit_and_in_order(tmp_path: Path, header: StudyHeader, trials: list[Trial]) -> None:
@@ -167,7 +171,35 @@ def test_a_full_disk_loses_nothing_that_was_stored(tmp_path: Path, header: Study
 
 
 def test_passwords_are_never_shown() -> None:
-    assert "secret" not in str(storage_url("postgresql+psycopg://me:secret@host/db"))
+    assert shown("postgresql+psycopg://me:secret@host/db") == "postgresql+psycopg://me:***@host/db"
+    assert shown("runs/a/study.db") == "runs/a/study.db"
+
+
+def test_sqlite_has_the_tables_and_parameters_that_other_databases_have() -> None:
+    def columns(create_tables: tuple[str, ...]) -> list[tuple[object, ...]]:
+        connection = sqlite3.connect(":memory:")
+        for text in create_tables:
+            connection.execute(text)
+        found = [row for name in (STUDIES, TRIALS) for row in connection.execute(f"PRAGMA table_info({name})")]
+        keys = [row for name in (STUDIES, TRIALS) for row in connection.execute(f"PRAGMA foreign_key_list({name})")]
+        unique = [row[2:] for name in (STUDIES, TRIALS) for row in connection.execute(f"PRAGMA index_list({name})")]
+        return [*found, *keys, *unique]
+
+    spelled = statements(SQLiteDialect_pysqlite())
+    assert columns(SQLITE.create_tables) == columns(spelled.create_tables)
+    for name in ("all_studies", "study_named", "add_study", "add_trial", "trials_after", "count_trials"):
+        ours, theirs = getattr(SQLITE, name), getattr(spelled, name)
+        assert ours.text.count("?") == theirs.text.count("?") == len(theirs.names)
+
+
+def test_a_sqlite_url_with_options_is_refused_rather_than_misread(header: StudyHeader) -> None:
+    with pytest.raises(StudyError, match="give its path"):
+        Study.create("sqlite:///x.db?mode=ro", "a", header)
+
+
+def test_a_study_in_a_file_needs_no_sqlalchemy() -> None:
+    program = "import sys; sys.modules['sqlalchemy'] = None; import dovetail.study; print('ok')"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "ok\n"
 
 
 def test_a_driver_that_is_not_installed_is_named(header: StudyHeader) -> None:

@@ -6,10 +6,10 @@ to Optuna's tools.
 
 from __future__ import annotations
 
-from dovetail.study.database import storage_url
+from dovetail.study.driver import shown
 from dovetail.study.header import DecisionRecord, StudyHeader
 from dovetail.study.store import Study
 from dovetail.study.to_optuna import export_to_optuna
 from dovetail.study.writer import BatchWriter
 
-__all__ = ["BatchWriter", "DecisionRecord", "Study", "StudyHeader", "export_to_optuna", "storage_url"]
+__all__ = ["BatchWriter", "DecisionRecord", "Study", "StudyHeader", "export_to_optuna", "shown"]

@@ -1,47 +1,17 @@
-"""A database as its driver gives it: connections, transactions that write, and errors that name the storage.
-
-SQLAlchemy reads URLs, knows drivers and spells the statements (`tables.py`), for each database in its own way. There
-are so few of them that they then go straight to the driver: a study is made and filled in a third of the time.
-"""
+"""Reading and writing a database: connections, transactions, and errors that name the storage."""
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import sqlalchemy as sa
-from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor, Dialect
+from typing import Any
 
 from dovetail.errors import StudyError
-from dovetail.study.tables import Statements, statements
+from dovetail.study.driver import find_driver
 
-__all__ = ["Database", "storage_url"]
-
-_PATIENCE_S = 30.0
-"""Seconds that SQLite waits for another writer."""
-
-
-def storage_url(storage: str | Path) -> sa.URL:
-    """The SQLAlchemy URL of a storage: itself, or SQLite's for a file.
-
-    Raises:
-        StudyError: The text is neither a URL nor a path.
-
-    Example:
-        >>> str(storage_url("runs/a/study.db"))
-        'sqlite:///runs/a/study.db'
-    """
-    if isinstance(storage, str) and "://" in storage:
-        try:
-            return sa.make_url(storage)
-        except sa.exc.ArgumentError as error:
-            raise StudyError(
-                f"storage {storage!r}: must be a file or a URL such as postgresql+psycopg://user@host/db."
-            ) from error
-    return sa.URL.create("sqlite", database=str(storage))
+__all__ = ["Database"]
 
 
 class Database:
@@ -55,48 +25,29 @@ class Database:
     """
 
     def __init__(self, storage: str | Path) -> None:
-        self.url = storage_url(storage)
-        try:
-            self._dialect = _dialect(self.url.drivername)
-        except (sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
-            shown = self.url.render_as_string(hide_password=True)
-            raise StudyError(
-                f"storage {shown!r}: needs a driver that is not installed ({error}). "
-                "For PostgreSQL: pip install 'dovetail[postgres]' and a URL that begins with postgresql+psycopg://."
-            ) from error
-        self._writer: DBAPIConnection | None = None
+        self._driver = find_driver(storage)
+        self.statements = self._driver.statements
+        self.location = self._driver.location
+        self.is_sqlite = self._driver.is_sqlite
+        self._writer: Any = None
         self._turn = threading.Lock()
 
-    @property
-    def statements(self) -> Statements:
-        """What can be asked of it, in its own spelling."""
-        return statements(self._dialect)
-
-    @property
-    def is_sqlite(self) -> bool:
-        return self._dialect.name == "sqlite"
-
-    @property
-    def location(self) -> str:
-        """Where it is, without any password."""
-        return str(self.url.database) if self.is_sqlite else self.url.render_as_string(hide_password=True)
-
     @contextmanager
-    def reading(self) -> Iterator[DBAPICursor]:
+    def reading(self) -> Iterator[Any]:
         """A connection that only reads.
 
         Raises:
             StudyError: The storage cannot be read.
         """
         with self._naming():
-            connection = self._connect()
+            connection = self._driver.connect()
             try:
                 yield connection.cursor()
             finally:
                 connection.close()
 
     @contextmanager
-    def writing(self) -> Iterator[DBAPICursor]:
+    def writing(self) -> Iterator[Any]:
         """One transaction that writes: committed as a whole and on disk when this ends, or not at all.
 
         The one that makes a new SQLite file waits for no disk: a killed process does not lose it, and the next one,
@@ -127,14 +78,8 @@ class Database:
                 self._writer.close()
                 self._writer = None
 
-    def _connect(self) -> DBAPIConnection:
-        args, options = self._dialect.create_connect_args(self.url)
-        if self.is_sqlite:  # transactions are begun by `writing`; the thread that writes is not the one that connects
-            options = {"timeout": _PATIENCE_S, **options, "isolation_level": None, "check_same_thread": False}
-        return self._dialect.connect(*args, **options)
-
-    def _connect_writer(self) -> DBAPIConnection:
-        connection = self._connect()
+    def _connect_writer(self) -> Any:
+        connection = self._driver.connect()
         if self.is_sqlite:
             cursor = connection.cursor()
             cursor.execute("PRAGMA page_count")
@@ -149,7 +94,7 @@ class Database:
     @contextmanager
     def _naming(self) -> Iterator[None]:
         """Turn the driver's errors into one clear one that names the storage."""
-        driver = self._dialect.loaded_dbapi
+        driver = self._driver.errors
         try:
             yield
         except driver.IntegrityError as error:
@@ -162,12 +107,6 @@ class Database:
             raise StudyError(
                 f"{self.location}: the study cannot be read or written: {cause}. {_advice(cause)}"
             ) from error
-
-
-@functools.cache
-def _dialect(drivername: str) -> Dialect:
-    kind = sa.URL.create(drivername).get_dialect()
-    return kind(dbapi=kind.import_dbapi())  # type: ignore[call-arg]  # as `sa.create_engine` makes it
 
 
 def _advice(cause: str) -> str:

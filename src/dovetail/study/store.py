@@ -12,7 +12,7 @@ from dovetail.record import Trial
 from dovetail.study.database import Database
 from dovetail.study.header import StudyHeader
 from dovetail.study.rows import decode_trial, encode_trial
-from dovetail.study.tables import LAYOUT, PAGE, STUDIES
+from dovetail.study.statements import LAYOUT, PAGE, STUDIES
 
 __all__ = ["Study"]
 
@@ -80,7 +80,7 @@ class Study:
                 cursor.execute(database.statements.all_studies.text)
                 rows = cursor.fetchall()
         except StudyError as error:
-            if STUDIES.name in str(error):  # every database names the table that it lacks
+            if STUDIES in str(error):  # every database names the table that it lacks
                 raise StudyError(f"{database.location}: holds no study.") from error
             raise
         named = [row for row in rows if name in (None, row[1])]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 from dovetail.errors import StudyError
 from dovetail.objective import weighted_sum
 from dovetail.record import Trial
-from dovetail.study.database import storage_url
 from dovetail.study.header import DecisionRecord, StudyHeader
 
 if TYPE_CHECKING:  # importing Optuna takes half a second
@@ -38,6 +37,8 @@ def export_to_optuna(header: StudyHeader, trials: Iterable[Trial], storage: str,
     """
     import optuna
     import sqlalchemy as sa
+
+    from dovetail.study.urls import storage_url
 
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
