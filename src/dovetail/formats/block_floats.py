@@ -42,6 +42,7 @@ class BlockFloat(Blocked):
         blocks: 16 elements of the last dimension unless stated.
 
     Example:
+        >>> import torch
         >>> BlockFloat(4, 8, 127).quantise(torch.tensor([0.3, 1.0, 3.0]))
         tensor([0.5000, 1.0000, 3.0000])
     """

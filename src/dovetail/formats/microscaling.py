@@ -51,6 +51,7 @@ class Microscaling(Blocked):
         blocks: 32 elements of the last dimension unless stated.
 
     Example:
+        >>> import torch
         >>> Microscaling("mxfp4").quantise(torch.tensor([0.26, 1.0, 5.0, 7.0]))
         tensor([0.5000, 1.0000, 4.0000, 6.0000])
     """
