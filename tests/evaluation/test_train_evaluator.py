@@ -118,7 +118,7 @@ def test_a_format_that_is_read_off_data_is_calibrated_on_the_base_model(model: n
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_stacks_and_threads_give_the_scores_of_one_by_one_in_the_plans_order(model: nn.Module, workers: int) -> None:
+def test_stacks_and_workers_give_the_scores_of_one_by_one_in_the_plans_order(model: nn.Module, workers: int) -> None:
     asked = [Plan.of({}, {"0": width}) for width in (4, 8, 12)] + plans()[2:]
     alone = list(make_evaluator(model).evaluate(asked))
     config = TrainConfig(epochs=2, learning_rate=1e-2, stacked=True)

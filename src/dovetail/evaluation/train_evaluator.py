@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,9 +27,11 @@ from dovetail.transforms import Weights, apply
 __all__ = ["TrainEvaluator", "plan_seed", "score_model"]
 
 Made = TypeVar("Made")
+Details = tuple[tuple[str, float | str], ...]
+Scored = tuple[Score | None, str | None, Details]  # or the reason why there is no score
 
 _PIECE = 1024
-_AT_ONCE = 64  # plans in training at once where stacks or threads are used: their models are held together
+_AT_ONCE = 64  # plans in training at once where many are trained together: their models are held together
 
 
 class TrainEvaluator:
@@ -51,7 +52,7 @@ class TrainEvaluator:
         weights: "inherit" the base model's, or "initialise" anew.
         seed: Of the search; each plan's own follows from it (`plan_seed`).
         device: Where to train.
-        workers: Threads to train on.
+        workers: Processes to train in, one core each.
         stop: Asked after each epoch; True ends the evaluation, and plans in hand are not reported.
     """
 
@@ -95,7 +96,7 @@ class TrainEvaluator:
             yield from self._evaluate_chunk(chunk)
 
     def _chunks(self, plans: Sequence[Plan]) -> Iterator[Sequence[Plan]]:
-        """Plans that are trained at once: all where they compete, else as many as stacks and threads can use."""
+        """Plans that are trained at once: all where they compete, else as many as keep groups and workers busy."""
         together = self.config.stacked or self.workers > 1
         size = len(plans) if self.config.halving is not None else _AT_ONCE if together else 1
         for start in range(0, len(plans), max(size, 1)):
@@ -142,23 +143,33 @@ class TrainEvaluator:
         training = Training(
             train=self.train_split, validation=self.validation, config=self.config, batch_size=self.batch_size
         )
-        seeds = [plan_seed(self.seed, plans[index]) for index in ready]
-        trained = train_cohort(list(ready.values()), training, seeds=seeds, workers=self.workers, stop=self.stop)
+        numbers = list(ready)
+        trained = train_cohort(
+            list(ready.values()),
+            training,
+            lambda place, result: self._scored(result),
+            seeds=[plan_seed(self.seed, plans[index]) for index in numbers],
+            workers=self.workers,
+            stop=self.stop,
+        )
         if self.stop():
             return []
-        found: dict[int, TrainResult | Exception] = dict(zip(ready, trained, strict=True))
-        outcomes = [self._outcome(plan, found.get(index, built[index])) for index, plan in enumerate(plans)]
+        found = {numbers[place]: scored for place, scored in trained.items()}
+        scores = [found[i] if i in found else self._scored(failure) for i, failure in enumerate(built)]
         share = (time.perf_counter() - start) / len(plans)
-        return [dataclasses.replace(outcome, duration_s=share) for outcome in outcomes]
+        return [
+            Outcome(plan, score, failure, share, details=details)
+            for plan, (score, failure, details) in zip(plans, scores, strict=True)
+        ]
 
-    def _outcome(self, plan: Plan, result: object) -> Outcome:
+    def _scored(self, result: object) -> Scored:
         if isinstance(result, TrainResult):
             score = self._try(partial(score_model, result.model, self.scored, self.metrics))
             if isinstance(score, Score):
-                return Outcome(plan, score, details=training_details(result))
+                return score, None, training_details(result)
             result = score
         assert isinstance(result, Exception)
-        return Outcome(plan, None, describe(result))
+        return None, describe(result), ()
 
     @staticmethod
     def _try(make: Callable[[], Made]) -> Made | Exception:
@@ -194,7 +205,7 @@ def score_model(model: nn.Module, split: Split, metrics: MetricSet) -> Score:
     return score
 
 
-def training_details(result: TrainResult) -> tuple[tuple[str, float | str], ...]:
+def training_details(result: TrainResult) -> Details:
     """What a record says of a training: epochs run, the epoch kept, and its losses."""
     kept = result.epochs[result.best_epoch - 1]
     return (
