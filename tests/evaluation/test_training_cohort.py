@@ -76,7 +76,10 @@ def cohort(
 ) -> dict[int, TrainResult | Exception]:
     """What became of each model, by its number."""
     seeds = range(len(models)) if seeds is None else seeds
-    return train_cohort(models, shared, lambda _, result: result, seeds=seeds, workers=workers, stop=stop)
+    found: dict[int, TrainResult | Exception] = {}
+    for some in train_cohort(models, shared, lambda _, result: result, seeds=seeds, workers=workers, stop=stop):
+        found |= some
+    return found
 
 
 def side_by_side(
@@ -337,6 +340,17 @@ def test_where_processes_cannot_fork_one_process_trains_all_and_says_so(
         assert isinstance(one, TrainResult)
         assert_close(one, alone)
     assert "training in one process" in caplog.text
+
+
+@needs_fork
+def test_results_come_as_they_are_ready_and_closing_ends_all_workers() -> None:
+    shared = training(TrainConfig(epochs=2))
+    models = [make_net(width) for width in (8, 3, 12, 5)]
+    found = train_cohort(models, shared, lambda _, result: result, seeds=range(4), workers=2)
+    assert len(next(found)) == 1
+    assert multiprocessing.active_children()
+    found.close()
+    assert not multiprocessing.active_children()
 
 
 def test_small_models_share_a_class_and_large_ones_do_not() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -53,8 +53,8 @@ def train_cohort(
     seeds: Sequence[int],
     workers: int = 1,
     stop: Callable[[], bool] = lambda: False,
-) -> dict[int, Made]:
-    """Train copies of many models.
+) -> Generator[dict[int, Made], None, None]:
+    """Train copies of many models; workers are gone when the iterator is at its end, or closed.
 
     With `stacked`, small models are trained side by side (`SideBySideTrainer`), those of similar size as one (`Stack`)
     where that is faster; it agrees with one by one to float rounding. With `halving` = n, only the best one in n by
@@ -69,8 +69,9 @@ def train_cohort(
         workers: Processes, one core each; one where `can_fork` says that there are none to be had.
         stop: Asked after each epoch, or while workers train; True ends all training there.
 
-    Returns:
-        For each model what `finish` made of it; nothing for those that a stop cut off.
+    Yields:
+        Models' numbers and what `finish` made of them, as they come: those that were trained side by side at once.
+        Nothing for those that a stop cut off.
     """
     groups = _groups(models, training) if training.config.stacked else [[[index]] for index in range(len(models))]
     jobs = [_Job(classes, models, training, seeds, finish) for classes in groups]
@@ -80,10 +81,10 @@ def train_cohort(
         for epochs in _rungs(config):
             losses = workforce.train(epochs, stop)
             if stop():
-                return {}
+                return
             assert config.halving is not None
             workforce.drop(_worse(losses, config.halving))
-        return workforce.finish(config.epochs, stop)
+        yield from workforce.finish(config.epochs, stop)
 
 
 def _groups(models: Sequence[nn.Module], training: Training) -> list[list[list[int]]]:
@@ -130,23 +131,31 @@ class _Single:
     """One candidate, trained by itself."""
 
     def __init__(self, model: nn.Module, training: Training, seed: int) -> None:
-        self._trainer = Trainer(
-            model,
-            training.train,
-            training.validation,
-            training.config,
-            batch_size=training.batch_size,
-            seed=seed,
-        )
-        self.reports: list[list[EpochReport]] = [self._trainer.reports]
+        self.reports: list[list[EpochReport]] = [[]]
         self._failure: Exception | None = None
         self._is_dropped = False
+        self._trainer: Trainer | None = None
+        try:
+            self._trainer = Trainer(
+                model,
+                training.train,
+                training.validation,
+                training.config,
+                batch_size=training.batch_size,
+                seed=seed,
+            )
+        except CANDIDATE_ERRORS as error:  # such as no memory for a copy
+            self._failure = error
+        else:
+            self.reports = [self._trainer.reports]
 
     @property
     def active(self) -> tuple[int, ...]:
-        return () if self._is_dropped or self._failure or self._trainer.is_finished else (0,)
+        is_over = self._is_dropped or self._failure or self._trainer is None or self._trainer.is_finished
+        return () if is_over else (0,)
 
     def run_epoch(self) -> None:
+        assert self._trainer is not None
         try:
             self._trainer.run_epoch()
         except CANDIDATE_ERRORS as error:
@@ -156,7 +165,10 @@ class _Single:
         self._is_dropped = self._is_dropped or 0 in indices
 
     def results(self) -> Sequence[TrainResult | Exception]:
-        return [self._failure or self._trainer.result()]
+        if self._failure is not None:
+            return [self._failure]
+        assert self._trainer is not None
+        return [self._trainer.result()]
 
 
 class _Job(Generic[Made]):

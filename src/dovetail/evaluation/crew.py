@@ -59,8 +59,8 @@ class Crew(Protocol[Made]):
     def drop(self, indices: Collection[int]) -> None:
         """Take candidates out of training."""
 
-    def finish(self, epochs: int, stop: Callable[[], bool]) -> dict[int, Made]:
-        """Train to the end; what has become of each candidate, less those that a stop cut off."""
+    def finish(self, epochs: int, stop: Callable[[], bool]) -> Iterator[dict[int, Made]]:
+        """Train to the end; what has become of candidates, job by job as they come, less those that a stop cut off."""
 
 
 def can_fork(device: torch.device) -> bool:
@@ -108,15 +108,13 @@ class _InProcess(Generic[Made]):
         for job in self._jobs:
             job.drop(indices)
 
-    def finish(self, epochs: int, stop: Callable[[], bool]) -> dict[int, Made]:
-        found: dict[int, Made] = {}
+    def finish(self, epochs: int, stop: Callable[[], bool]) -> Iterator[dict[int, Made]]:
         for job in self._jobs:
             if stop():
-                break
+                return
             job.train(epochs, stop)
             if not stop():
-                found |= job.finish()
-        return found
+                yield job.finish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +160,13 @@ class _Forked(Generic[Made]):
     def drop(self, indices: Collection[int]) -> None:
         self._dropped |= frozenset(indices)
 
-    def finish(self, epochs: int, stop: Callable[[], bool]) -> dict[int, Made]:
-        found: dict[int, Made] = {}
+    def finish(self, epochs: int, stop: Callable[[], bool]) -> Iterator[dict[int, Made]]:
+        done: set[int] = set()
         for answer in self._ask_all(epochs, stop, is_last=True):
-            found |= answer  # type: ignore[arg-type]
-        return found | self._lost
+            done |= answer.keys()
+            yield answer  # type: ignore[misc]
+        # what a worker had finished before it died stands
+        yield {index: made for index, made in self._lost.items() if index not in done}
 
     def close(self) -> None:
         """End the workers that this crew has started."""

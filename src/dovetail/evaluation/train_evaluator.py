@@ -89,7 +89,7 @@ class TrainEvaluator:
         check_outputs(model, self.train_split)
 
     def evaluate(self, plans: Sequence[Plan]) -> Iterator[Outcome]:
-        """One outcome for each plan, in their order; a plan that cannot be built or trained fails with its reason."""
+        """One outcome for each plan, as they come; a plan that cannot be built or trained fails with its reason."""
         for chunk in self._chunks(plans):
             if self.stop():
                 return
@@ -135,32 +135,44 @@ class TrainEvaluator:
             stop=self.stop,
         )
 
-    def _evaluate_chunk(self, plans: Sequence[Plan]) -> list[Outcome]:
-        """Outcomes in the plans' order, none where it was stopped; time spent together is shared out evenly."""
+    def _evaluate_chunk(self, plans: Sequence[Plan]) -> Iterator[Outcome]:
+        """Outcomes as they come; time spent on several together is shared out evenly."""
         start = time.perf_counter()
         built = [self._try(partial(self.build, plan)) for plan in plans]
         ready = {index: model for index, model in enumerate(built) if isinstance(model, nn.Module)}
+        failed = [index for index in range(len(plans)) if index not in ready]
+        per_plan = (time.perf_counter() - start) / len(plans)
+        for index in failed:
+            yield self._outcome(plans[index], self._scored(built[index]), per_plan)
+        for found, seconds in self._train([plans[index] for index in ready], list(ready.values())):
+            for plan, scored in found:
+                yield self._outcome(plan, scored, per_plan + seconds / len(found))
+
+    def _train(
+        self, plans: Sequence[Plan], models: Sequence[nn.Module]
+    ) -> Iterator[tuple[list[tuple[Plan, Scored]], float]]:
+        """Plans' trained scores as they come, and the seconds since the last ones came."""
         training = Training(
             train=self.train_split, validation=self.validation, config=self.config, batch_size=self.batch_size
         )
-        numbers = list(ready)
         trained = train_cohort(
-            list(ready.values()),
+            models,
             training,
             lambda place, result: self._scored(result),
-            seeds=[plan_seed(self.seed, plans[index]) for index in numbers],
+            seeds=[plan_seed(self.seed, plan) for plan in plans],
             workers=self.workers,
             stop=self.stop,
         )
-        if self.stop():
-            return []
-        found = {numbers[place]: scored for place, scored in trained.items()}
-        scores = [found[i] if i in found else self._scored(failure) for i, failure in enumerate(built)]
-        share = (time.perf_counter() - start) / len(plans)
-        return [
-            Outcome(plan, score, failure, share, details=details)
-            for plan, (score, failure, details) in zip(plans, scores, strict=True)
-        ]
+        start = time.perf_counter()
+        for found in trained:
+            seconds = time.perf_counter() - start
+            yield [(plans[place], scored) for place, scored in found.items()], seconds
+            start = time.perf_counter()
+
+    @staticmethod
+    def _outcome(plan: Plan, scored: Scored, seconds: float) -> Outcome:
+        score, failure, details = scored
+        return Outcome(plan, score, failure, seconds, details=details)
 
     def _scored(self, result: object) -> Scored:
         if isinstance(result, TrainResult):
