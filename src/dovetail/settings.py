@@ -295,7 +295,8 @@ class RunConfig:
         search: How it is searched.
         out: The run's folder; None: the command's choice.
         storage: Where trials are kept: an SQLAlchemy URL or a path; None: an SQLite file in the run's folder.
-        workers: Candidates that are trained at a time, one core each.
+        workers: Processes that train candidates, one core each. Only where protocol is `train`, on a CPU under Linux;
+            elsewhere one process trains all, and says so.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
     """
 

@@ -43,23 +43,34 @@ def num_trials(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_every_trial_and_the_same_command_goes_on(project: Path, run: Run) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_keeps_every_trial_and_the_same_command_goes_on(project: Path, run: Run, workers: int) -> None:
     (project / "slow.py").write_text(SLOW_NETWORK)
     text = CONFIG.replace("net.py:small", "slow.py:slow").replace("epochs = 8", "epochs = 6")
-    (project / "slow.toml").write_text(text + '\n[evaluation]\nprotocol = "train"\n')
-    folder = project / "interrupted"
+    text = f'workers = {workers}\n{text}\n[evaluation]\nprotocol = "train"\n'
+    (project / "slow.toml").write_text(text)
+    folder = project / f"interrupted-{workers}"
     command = [sys.executable, "-m", "dovetail", "search", str(project / "slow.toml"), "--out", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 120
     while num_trials(folder) < 3 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: its workers, too
     _, errors = process.communicate(timeout=60)
     kept = num_trials(folder)
     assert process.returncode == 1, errors
     assert f"stopped by Ctrl-C: {kept} trials are kept" in errors
     assert "Traceback" not in errors
     assert 3 <= kept < 16
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nobody is left
     with open_run(folder) as study:
         before = {trial.row: trial for trial in study.trials()}
     result = run("search", project / "slow.toml", "--out", folder)
