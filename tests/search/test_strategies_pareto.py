@@ -18,7 +18,10 @@ from dovetail.search.strategies.acquisition import (
 from dovetail.search.strategies.distances import decision_distances, decision_gaps
 from dovetail.search.strategies.gain import HypervolumeGain
 from dovetail.search.strategies.gaussian_process import (
+    BEND_DEVIATION,
+    LENGTH_PRIOR,
     NOISE_FLOOR,
+    NOISE_PRIOR,
     Hyperparameters,
     Posterior,
     _loss,
@@ -94,17 +97,33 @@ def test_believing_a_row_moves_no_mean_and_can_be_forgotten(observed):
     np.testing.assert_array_equal(posterior.pool()[1], before[1])
 
 
-def test_the_gradient_of_the_likelihood_is_its_slope(observed):
+@pytest.mark.parametrize("decisions", [1, 2, 3])
+def test_the_gradient_of_the_likelihood_is_its_slope(observed, decisions):
     gaps, hyper, rows, chosen, y = observed
-    near = rows[chosen]
+    gaps, near, counts = gaps[:decisions], rows[chosen], [3, 2, 4][:decisions]
     apart = np.concatenate([g[:, near[:, d][:, None], near[:, d][None]] for d, g in enumerate(gaps)])
-    owner = np.repeat(np.arange(3), [3, 2, 4])
-    theta = np.concatenate([np.log(hyper.lengths), hyper.bends, [np.log(hyper.noise)]])
+    owner = np.repeat(np.arange(decisions), counts)
+    lengths, bends = np.log(hyper.lengths[:decisions]), hyper.bends[: len(owner)]
+    theta = np.concatenate([lengths, bends, [np.log(hyper.noise)]])
     y = (y - y.mean()) / y.std()
     _, gradient = _loss(theta, apart, owner, y)
     for i, step in enumerate(1e-5 * np.eye(len(theta))):
         slope = (_loss(theta + step, apart, owner, y)[0] - _loss(theta - step, apart, owner, y)[0]) / 2e-5
         assert gradient[i] == pytest.approx(slope, rel=1e-3, abs=1e-4)
+
+
+def test_the_likelihood_is_that_of_the_kernel_that_the_posterior_uses(observed):
+    gaps, hyper, rows, chosen, y = observed
+    near, count = rows[chosen], len(chosen)
+    posterior = Posterior(gaps, hyper, near, y, rows)
+    covariance = posterior.kernel(near, near) + (hyper.noise + NOISE_FLOOR) * np.eye(count)
+    apart = np.concatenate([g[:, near[:, d][:, None], near[:, d][None]] for d, g in enumerate(gaps)])
+    theta = np.concatenate([np.log(hyper.lengths), hyper.bends, [np.log(hyper.noise)]])
+    found, _ = _loss(theta, apart, np.repeat(np.arange(3), [3, 2, 4]), y)
+    likelihood = 0.5 * count * np.log(posterior.variance) + 0.5 * np.linalg.slogdet(covariance)[1]
+    centre = np.repeat([LENGTH_PRIOR[0], 0, NOISE_PRIOR[0]], [3, 9, 1])
+    deviation = np.repeat([LENGTH_PRIOR[1], BEND_DEVIATION, NOISE_PRIOR[1]], [3, 9, 1])
+    assert found == pytest.approx(likelihood + 0.5 * float((((theta - centre) / deviation) ** 2).sum()), rel=1e-9)
 
 
 def test_distances_grow_with_size_from_zero_to_one():
@@ -165,12 +184,35 @@ def test_no_gain_is_larger_than_its_bound_and_pruning_keeps_the_largest():
     assert pruned.max() == exact.max()
 
 
+@pytest.mark.parametrize("seen", [np.linspace(0, 1, 9), np.linspace(0, 9, 40) ** 3, -np.geomspace(0.01, 5, 30)])
+def test_no_gain_through_a_warp_is_larger_than_its_bound_and_pruning_keeps_the_largest(seen):
+    rng, warp = np.random.default_rng(1), Warp.of(seen)
+    low, high = warp.places[0], warp.places[-1]
+    front = np.column_stack([rng.uniform(low, high, 20), rng.uniform(0, 1, 20)])
+    front, reference = front[non_dominated(front)], np.array([low - 0.1, -0.01])
+    span = high - low
+    mean, deviation = rng.normal(low + 0.4 * span, 0.3 * span, (3000, 1)), span * rng.uniform(0.01, 0.2, (3000, 1))
+    known = rng.uniform(0, 1, (3000, 1))
+    lower, upper, weight = warp.split(*free_boxes(front, reference))
+    exact = expected_hypervolume_improvement(mean, deviation, known, lower, upper, weight)
+    bound = improvement_bound(mean[:, 0], deviation[:, 0], known, front, reference, warp)
+    assert (exact <= bound * (1 + 1e-9) + 1e-15).all()
+    pruned = HypervolumeGain(front=front, reference=reference, warp=warp).of(mean, deviation, known)
+    assert pruned.argmax() == exact.argmax()
+    assert pruned.max() == exact.max()
+
+
 def test_a_warp_is_increasing_meets_its_knots_and_goes_on_beyond_them():
     warp = Warp.of(np.array([0.1, 0.1, 0.2, 0.9]))  # ranks 0, 1/2, 1; shares 0, 1/8, 1
     np.testing.assert_allclose(warp.places, [0, 0.3125, 1])
     np.testing.assert_allclose(warp(np.array([0.1, 0.15, 0.2, 0.55, 0.9])), [0, 0.15625, 0.3125, 0.65625, 1])
     np.testing.assert_allclose(warp(np.array([0.0, 1.6])), [-0.3125, 1.6875])
     assert Warp.of(np.full(3, 0.5)) == IDENTITY
+
+
+def test_the_steepest_slope_above_a_place_is_that_of_the_pieces_from_there_on():
+    warp = Warp(values=(0.0, 1.0, 4.0, 5.0), places=(0.0, 1.0, 2.0, 3.0))  # slopes 1, 3, 1
+    np.testing.assert_array_equal(warp.steepest_above(np.array([-1.0, 0.5, 1.5, 2.5, 9.0])), [3, 3, 3, 1, 1])
 
 
 def test_expected_improvement_through_a_warp_equals_monte_carlo_over_values():

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
+from dovetail.search.strategies.warp import IDENTITY, Warp
+
 __all__ = ["expected_excess", "expected_hypervolume_improvement", "improvement_bound"]
 
 Floats = NDArray[np.float64]
@@ -78,22 +80,30 @@ def expected_hypervolume_improvement(
     return np.maximum(gain_P, 0)
 
 
-def improvement_bound(mean_P: Floats, deviation_P: Floats, cost_PK: Floats, front: Floats, reference: Floats) -> Floats:
+def improvement_bound(
+    mean_P: Floats,
+    deviation_P: Floats,
+    cost_PK: Floats,
+    front: Floats,
+    reference: Floats,
+    warp: Warp = IDENTITY,
+) -> Floats:
     """An upper bound on the expected hypervolume improvement with one quality, at the price of one normal integral a
     candidate.
 
     A candidate gains nothing below the best quality of the front points that cost no more than it in any figure, and
     above it no more than the whole volume between its costs and the reference: bound = prod_k (cost_k - reference_k)+
-    x E[(y - that quality)+].
+    x E[(y - that quality)+]; of a warped quality, times the steepest slope above that quality.
 
     Args:
         mean_P, deviation_P: of the quality.
         cost_PK: known figures.
         front: [points, 1 + K], the quality first.
         reference: [1 + K].
+        warp: from values of the quality to the scale on which it is given here.
     """
     level_P = np.full(len(mean_P), reference[0])
     for quality, *costs in front[np.argsort(front[:, 0])] if len(front) else ():
         level_P[(cost_PK <= costs).all(axis=1)] = quality
     volume_P = np.prod(np.maximum(cost_PK - reference[1:], 0), axis=1)
-    return np.asarray(volume_P * expected_excess(mean_P, deviation_P, level_P))
+    return np.asarray(volume_P * expected_excess(mean_P, deviation_P, level_P) * warp.steepest_above(level_P))

@@ -91,8 +91,7 @@ class HypervolumeGain:
 
         if mean_PQ.shape[1] != 1 or len(mean_PQ) <= 2 * SURE:
             return exact(np.arange(len(mean_PQ)))
-        bound_P = improvement_bound(mean_PQ[:, 0], deviation_PQ[:, 0], known_PK, self.front, self.reference)
-        bound_P *= self.warp.slopes.max()
+        bound_P = improvement_bound(mean_PQ[:, 0], deviation_PQ[:, 0], known_PK, self.front, self.reference, self.warp)
         gain_P = np.zeros(len(mean_PQ))
         first = np.argpartition(-bound_P, SURE)[:SURE]
         gain_P[first] = exact(first)

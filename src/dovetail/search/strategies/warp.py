@@ -55,6 +55,11 @@ class Warp:
         """By how much the value grows per place, of each piece."""
         return np.asarray(np.diff(self.values) / np.diff(self.places))
 
+    def steepest_above(self, places: Floats) -> Floats:
+        """The largest slope at any place as high or higher."""
+        highest = np.maximum.accumulate(self.slopes[::-1])[::-1]
+        return np.asarray(highest[np.clip(np.searchsorted(self.places, places, side="right") - 1, 0, len(highest) - 1)])
+
     def split(self, lower: Floats, upper: Floats) -> tuple[Floats, Floats, Floats]:
         """Boxes [B, figures] cut at the knots along the first figure: corners, and the slope in each part.
 
