@@ -22,6 +22,9 @@ __all__ = ["SCALE_HIGH", "SCALE_LOW", "BlockKernel", "Blocked", "SharedPower"]
 SCALE_LOW, SCALE_HIGH = -127, 127
 """Exponents of scales that float32 can both multiply and divide by; shared exponents are limited to them."""
 
+_LOOP_PIECE = 1 << 21
+"""Elements at a time where a loop rounds them, which passes twice."""
+
 
 class BlockKernel(Protocol):
     """`scale * element(x / scale)`, with a scale that follows from the largest magnitude of a block."""
@@ -121,28 +124,33 @@ def _round_blocks(x: Tensor, blocks: Blocks, kernel: BlockKernel, *, in_place: b
         return x if in_place else x.clone()
     rows, is_copy, restore = blocks.rows(x)
     if not is_plain(rows):
-        rounded = _round_rows(rows.to(work), kernel, ceiling, None)
+        rounded = _round_rows(rows.to(work), kernel, ceiling)
         return restore(rounded if x.dtype is work else rounded.clamp(-ceiling, ceiling).to(x.dtype))
     out = rows if in_place or is_copy else torch.empty_like(rows)
-    piece = max(PIECE // rows.shape[1], 1)
+    loop = kernel.element.loop(work) if takes_loops(rows) else None
+    piece = max((PIECE if loop is None else _LOOP_PIECE) // rows.shape[1], 1)
     for part, target in zip(torch.split(rows, piece), torch.split(out, piece), strict=True):
         if x.dtype is work:
-            _round_rows(part, kernel, ceiling, target)
+            _round_rows(part, kernel, ceiling, target, loop)
         else:
-            target.copy_(_round_rows(part.to(work), kernel, ceiling, None).clamp_(-ceiling, ceiling))
+            wide = part.to(work)
+            target.copy_(_round_rows(wide, kernel, ceiling, wide, loop).clamp_(-ceiling, ceiling))
     return restore(out)
 
 
-def _round_rows(x: Tensor, kernel: BlockKernel, ceiling: float, out: Tensor | None) -> Tensor:
+def _round_rows(
+    x: Tensor, kernel: BlockKernel, ceiling: float, out: Tensor | None = None, loop: fused.Loop | None = None
+) -> Tensor:
     """Round a matrix whose rows are the blocks, into `out` when given one, which may be x."""
-    loop = kernel.element.loop(x.dtype) if takes_loops(x) else None
     scale = kernel.scale(_largest_magnitude(x, by_loop=loop is not None).clamp(max=ceiling), ceiling)
-    divisor = scale if kernel.is_power else scale.clamp(min=torch.finfo(x.dtype).smallest_normal)  # makes 0, not NaN
+    if kernel.is_power:
+        # Where subnormals are flushed, 1 / 2**SCALE_LOW would be infinite, and a block of zeros NaN.
+        factor = scale.reciprocal().clamp(max=2.0**-SCALE_LOW)
+    else:
+        factor = scale.clamp(min=torch.finfo(x.dtype).smallest_normal)  # makes 0, not NaN
     if loop is None:
-        elements = kernel.element(x * divisor.reciprocal() if kernel.is_power else x / divisor, out)
-        return torch.mul(elements, scale, out=out)
+        return torch.mul(kernel.element(x * factor if kernel.is_power else x / factor, out), scale, out=out)
     out = torch.empty_like(x) if out is None else out
-    factor = divisor.reciprocal() if kernel.is_power else divisor
     fused.run(loop, x, out, size=x.shape[1], factor=factor, scale=scale, divides=not kernel.is_power)
     return out
 

@@ -9,9 +9,13 @@ The environment variable `DOVETAIL_FUSED` (or `use`) overrides this: 0 for never
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from types import ModuleType
 from typing import final
 
@@ -22,7 +26,7 @@ from torch import Tensor
 
 __all__ = ["SMALLEST", "Loop", "is_due", "largest_magnitude_bits", "run", "use"]
 
-SMALLEST = 1 << 12
+SMALLEST = 1 << 13
 """Elements from which a loop is faster than tensor operations, calls included."""
 
 LARGE = 1_000_000
@@ -30,6 +34,9 @@ LARGE = 1_000_000
 
 _IMPORT_COSTS = 1 << 28
 """Elements that can be rounded by tensor operations in the time of the import, about 0.4 s."""
+
+_SHARE = 1 << 20
+"""Elements that are worth a thread's while."""
 
 logger = logging.getLogger("dovetail.formats")
 
@@ -81,9 +88,13 @@ class _Loading:
 _loading = _Loading()
 
 
-def use(choice: bool | None) -> None:
-    """Use loops always (True), never (False), or when their import has paid for itself (None); bits are the same."""
-    _loading.choice = choice
+def use(choice: bool | None) -> bool | None:
+    """Use loops always (True), never (False), or from when their import pays (None); returns what held before.
+
+    Results do not depend on it, to the bit. Without numba there are no loops, whatever the choice.
+    """
+    before, _loading.choice = _loading.choice, choice
+    return before
 
 
 def is_due(size: int) -> bool:
@@ -112,24 +123,63 @@ def run(
         scale: what they are multiplied by after it; as many.
         divides: whether the factor divides instead.
     """
+    assert _loading.loops is not None
+    function = getattr(_loading.loops, loop.name)
     dtype = np.float64 if loop.is_wide or x.dtype is torch.float64 else np.float32
     one = np.ones(1, dtype)
-    function = getattr(_loading.loops, loop.name)
-    function(
-        _flat(x),
-        None if out is x else _flat(out),
-        x.numel() if size is None else size,
-        divides or None,
-        one if factor is None else _array(factor, dtype),
-        one if scale is None else _array(scale, dtype),
-        *(_array(each, dtype) if isinstance(each, Tensor) else dtype(each) for each in loop.constants),
-    )
+    factors = one if factor is None else _array(factor, dtype)
+    scales = one if scale is None else _array(scale, dtype)
+    constants = [_array(each, dtype) if isinstance(each, Tensor) else dtype(each) for each in loop.constants]
+    source = _flat(x)
+    target = None if out.data_ptr() == x.data_ptr() else _flat(out)
+    period = len(scales)
+    each = x.numel() if size is None else size
+    is_listed = period > 1 and period * each == x.numel()
+
+    def share(start: int, stop: int) -> None:
+        own = slice(start // each, stop // each) if is_listed else slice(None)
+        function(
+            source[start:stop],
+            None if target is None else target[start:stop],
+            stop - start if period == 1 else each,
+            divides or None,
+            factors[own],
+            scales[own],
+            *(constant[own] if isinstance(constant, np.ndarray) else constant for constant in constants),
+        )
+
+    _in_shares(share, x.numel(), 1 if period == 1 else each if is_listed else each * period)
 
 
 def largest_magnitude_bits(x: Tensor, out: Tensor) -> None:
     """Write the bits of the largest magnitude of each row of x to out, a column of integers as wide as x's floats."""
     assert _loading.loops is not None
-    _loading.loops.largest(_flat(x), _flat(out), x.shape[1])
+    largest = _loading.loops.largest
+    source, target, size = _flat(x), _flat(out), x.shape[1]
+
+    def share(start: int, stop: int) -> None:
+        largest(source[start:stop], target[start // size : stop // size], size)
+
+    _in_shares(share, len(source), size)
+
+
+def _in_shares(work: Callable[[int, int], object], length: int, unit: int) -> None:
+    """Call work(start, stop) for as many shares of a range as PyTorch may use threads, cut at multiples of the unit."""
+    count = min(torch.get_num_threads(), length // _SHARE, length // unit)
+    if count <= 1:
+        work(0, length)
+        return
+    bounds = [length // unit * i // count * unit for i in range(count + 1)]
+    others = [_pool(os.getpid()).submit(work, *bound) for bound in pairwise(bounds[:-1])]
+    work(bounds[-2], length)
+    for other in others:
+        other.result()
+
+
+@functools.cache
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Threads of this process: those of the one it was forked from are not there."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="dovetail-formats")
 
 
 def _flat(x: Tensor) -> NDArray[np.generic]:

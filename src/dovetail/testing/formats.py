@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dovetail.errors import FormatError
-from dovetail.formats import NVFP4, Binary, Format, Logarithmic, ScaledInteger, Ternary, fake_quantise, parse
+from dovetail.formats import NVFP4, Binary, Format, Logarithmic, ScaledInteger, Ternary, fake_quantise, fused, parse
 from dovetail.formats.carrier import limit
 
 __all__ = ["FORMAT_LAWS", "check_format", "sample_values"]
@@ -207,6 +207,30 @@ def law_works_under_autocast(fmt: Format) -> None:
     assert _same_bits(inside, fmt.quantise(x)), f"{fmt}: autocast changes the result."
 
 
+def law_loops_agree_with_tensor_operations(fmt: Format) -> None:
+    """Where loops in machine code round large tensors, bits are the same, in place too; NaN may be another NaN."""
+    special = torch.tensor([0.0, -0.0, math.nan, math.inf, -math.inf, 1e-45, -1e-45, 1.5e-38, 3.4e38, -3.4e38])
+    parts = torch.cat([special, sample_values(fmt)])
+    ragged = parts.repeat(fused.SMALLEST // len(parts) + 1)
+    rows = ragged[: fused.SMALLEST].reshape(-1, 64)
+    for x in (tensor.to(dtype) for tensor in (ragged, rows, rows.t()) for dtype in DTYPES):
+        expected = _rounded(fmt, x, loops=False)
+        assert _same_bits(_rounded(fmt, x, loops=True), expected), f"{fmt}: a loop changes bits in {x.dtype}."
+        assert _same_bits(_rounded(fmt, x, loops=True, in_place=True), expected), (
+            f"{fmt}: a loop that overwrites its input changes bits in {x.dtype}."
+        )
+
+
+def _rounded(fmt: Format, x: Tensor, *, loops: bool, in_place: bool = False) -> Tensor:
+    """Every NaN is the same one."""
+    before = fused.use(loops)
+    try:
+        result = fmt.quantise_(x.clone()) if in_place else fmt.quantise(x)
+    finally:
+        fused.use(before)
+    return torch.where(result.isnan(), math.nan, result)
+
+
 FORMAT_LAWS: tuple[Callable[[Format], None], ...] = (
     law_text_form_reads_back,
     law_facts_agree,
@@ -222,6 +246,7 @@ FORMAT_LAWS: tuple[Callable[[Format], None], ...] = (
     law_gradient_is_straight_through,
     law_works_under_vmap,
     law_works_under_autocast,
+    law_loops_agree_with_tensor_operations,
 )
 
 
