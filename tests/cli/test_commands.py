@@ -103,6 +103,27 @@ def test_a_format_is_drawn(run: Run, tmp_path: Path) -> None:
     assert (tmp_path / "line.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_format_under_a_scale_is_described_by_its_elements(run: Run) -> None:
+    shown = run("formats", "mxfp4").stdout
+    assert "15 values of an element, before its scale: -6 -4 -3 -2 -1.5 -1 -0.5 0 0.5 1 1.5 2 3 4 6" in shown
+    assert "maximum            from data" in run("formats", "int(4)").stdout
+    found = json.loads(run("formats", "int(3,affine)", "--json").stdout)
+    assert (found["values"], found["element_values"]) == (None, list(range(8)))
+
+
+def test_values_over_many_powers_of_two_are_drawn_by_their_logarithm(run: Run, tmp_path: Path) -> None:
+    assert "powers of two at equal distances" in run("formats", "log(6,15)").stdout
+    assert "powers of two" not in run("formats", "fixed(32,16)").stdout
+    drawn = run("formats", "float16", "--png", tmp_path / "line.png")
+    assert "63,487 values" in drawn.stdout
+    assert (tmp_path / "line.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_more_values_than_can_be_drawn_are_said_to_be(run: Run, tmp_path: Path) -> None:
+    assert "too many to draw" in run("formats", "float32").stdout
+    assert run("formats", "float32", "--png", tmp_path / "line.png").exit_code == 2
+
+
 def test_an_unknown_format_is_bad_input(run: Run) -> None:
     result = run("formats", "fixd(4,2)")
     assert result.exit_code == 2

@@ -11,6 +11,11 @@ import click
 from dovetail.cli.console import json_option, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dovetail.formats import Format
 
 __all__ = ["formats"]
@@ -22,6 +27,10 @@ _EXAMPLES = (
     "block_minifloat(8,4,8)", "block_log(4,8)", "log(8,63)", "binary", "binary(zero_one)", "ternary(mean)",
 )  # fmt: skip
 _LISTED = 256
+"""Values that are printed one by one."""
+
+_WIDE = 2**20
+"""From which ratio of its largest to its smallest magnitude a float format is drawn by the logarithm."""
 
 
 @click.command()
@@ -38,20 +47,28 @@ def formats(name: str | None, png: Path | None, as_json: bool) -> None:
         _list(as_json)
         return
     fmt = parse(name)
-    values = _values(fmt)
+    values = _values(fmt.values)
+    drawn = _values(fmt.element_values)
     if png is not None:
         from dovetail.report.plots import plot_number_line
 
-        if values is None:
-            raise click.UsageError(f"--png: {name} has no list of values of its own to draw.")
-        plot_number_line(png, str(fmt), values)
+        if drawn is None:
+            raise click.UsageError(f"--png: {name} has more values than can be drawn.")
+        title = f"{fmt}: {_count(drawn, is_scaled=values is None)}"
+        plot_number_line(png, title, drawn, logarithmic=_is_wide(fmt, drawn))
     if as_json:
-        listed = values if values is not None and len(values) <= _LISTED else None
-        print_json({**_facts(fmt), "values": listed, "num_values": None if values is None else len(values)})
+        counts = {"num_values": None if values is None else len(values)}
+        listed = {"values": _short(values), "element_values": _short(drawn)}
+        print_json({**_facts(fmt), **listed, **counts})
         return
     for key, value in _facts(fmt).items():
-        click.echo(f"{key:18} {value}")
-    _print_values(values)
+        click.echo(f"{key:18} {'from data' if value is None else value}")
+    if drawn is None:
+        click.echo("values             too many to draw: more than 65,536")
+    else:
+        click.echo(_number_line(drawn, logarithmic=_is_wide(fmt, drawn)))
+        listed_here = f": {' '.join(f'{value:g}' for value in drawn)}" if _short(drawn) else ""
+        click.echo(_count(drawn, is_scaled=values is None) + listed_here)
     if png is not None:
         click.echo(f"drawn into {png}")
 
@@ -66,9 +83,14 @@ def _list(as_json: bool) -> None:
         print_json({"formats": facts, "names": list(FORMATS)})
         return
     heads = ("name", "bits", "element_bits", "minimum", "maximum", "step", "block_size", "calibrated")
-    rows = tuple(tuple("from data" if fact[head] is None else str(fact[head]) for head in heads) for fact in facts)
+    rows = tuple(tuple(_cell(fact[head]) for head in heads) for fact in facts)
     print_table(Table(title="Number formats", columns=heads, rows=rows, numeric=heads[1:-1]))
     click.echo(f"Names: {', '.join(FORMATS)}. docs/formats.md has their arguments.")
+
+
+def _cell(value: object) -> str:
+    """Six digits suffice to compare formats; one format's page has them all."""
+    return "from data" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _facts(fmt: Format) -> dict[str, Any]:
@@ -90,32 +112,44 @@ def _facts(fmt: Format) -> dict[str, Any]:
     }
 
 
-def _values(fmt: Format) -> list[float] | None:
-    """Every value that the format represents; None where they follow from data or are too many to list."""
+def _values(read: Callable[[], NDArray[np.float64]]) -> list[float] | None:
+    """Every value that the format, or an element of it, represents; None where data decides or they are too many."""
     from dovetail.errors import FormatError
 
     try:
-        return [float(value) for value in fmt.values()]
-    except (FormatError, NotImplementedError):
+        return [float(value) for value in read()]
+    except FormatError:
         return None
 
 
-def _print_values(values: list[float] | None) -> None:
-    if values is None:
-        click.echo("values             follow from the data, or are too many to list")
-        return
-    if len(values) > _LISTED:
-        click.echo(f"values             {len(values):,}")
-        return
-    click.echo(_number_line(values))
-    click.echo(f"{len(values)} values: {' '.join(f'{value:g}' for value in values)}")
+def _count(values: list[float], *, is_scaled: bool) -> str:
+    return f"{len(values):,} values{' of an element, before its scale' if is_scaled else ''}"
 
 
-def _number_line(values: list[float], width: int = 100) -> str:
+def _short(values: list[float] | None) -> list[float] | None:
+    return values if values is not None and len(values) <= _LISTED else None
+
+
+def _is_wide(fmt: Format, values: list[float]) -> bool:
+    """Whether the values lie so far apart that all but the largest would fall together on an even line."""
+    magnitudes = [abs(value) for value in values if value]
+    return fmt.is_float and max(magnitudes) > _WIDE * min(magnitudes)
+
+
+def _number_line(values: list[float], *, logarithmic: bool, width: int = 100) -> str:
     """The values on a line of characters: a mark where there is one, a double one where there are several."""
-    low, high = min(values), max(values)
+    smallest = min(abs(value) for value in values if value)
+
+    def place(value: float) -> float:
+        if not logarithmic:
+            return value
+        return math.copysign(1 + math.log2(abs(value) / smallest), value) if value else 0.0
+
+    low, high = place(min(values)), place(max(values))
     cells = [0] * width
     for value in values:
-        cells[round((value - low) / (high - low or 1.0) * (width - 1))] += 1
+        cells[round((place(value) - low) / (high - low) * (width - 1))] += 1
     marks = "".join(" |‖"[min(count, 2)] for count in cells)
-    return f"{marks}\n{f'{low:g}'}{f'{high:g}':>{width - len(f'{low:g}')}}"
+    first, last = f"{min(values):g}", f"{max(values):g}"
+    middle = "powers of two at equal distances" if logarithmic else ""
+    return f"{marks}\n{first}{middle:^{width - len(first) - len(last)}}{last}"

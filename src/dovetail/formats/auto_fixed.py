@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dovetail.formats.base import Uncalibrated
@@ -43,6 +44,9 @@ class AutoFixed(Uncalibrated):
     @property
     def element_bits(self) -> int:
         return self.width
+
+    def element_values(self) -> NDArray[np.float64]:
+        return FixedPoint(self.width, 0, self.signed).values()
 
     def calibrate(self, observed: Statistics | Tensor) -> FixedPoint:
         """The concrete format for the observed values.

@@ -101,6 +101,16 @@ class Format(ABC):
         """
         raise FormatError(f"{self}: its values cannot be listed: there are too many, or data decides them.")
 
+    def element_values(self) -> NDArray[np.float64]:
+        """Every finite value of one element before the scale that data or its block gives it, ascending, one zero.
+
+        For formats without such a scale: `values()`.
+
+        Raises:
+            FormatError: there are more than 65,536.
+        """
+        return self.values()
+
     def in_range(self, x: Tensor) -> Tensor | None:
         """Where the straight-through gradient passes: a mask of x's shape, or None for everywhere.
 

@@ -86,6 +86,9 @@ class Binary(Format):
     def values(self) -> NDArray[np.float64]:
         return Format.values(self) if self.scale is None else np.array([self.minimum, self.maximum])
 
+    def element_values(self) -> NDArray[np.float64]:
+        return np.array([-1.0 if self.bipolar else 0.0, 1.0]) if self.scale is None else self.values()
+
     def in_range(self, x: Tensor) -> Tensor | None:
         """The gradient passes where |x| <= max(scale, 1): for zero-one too, so that negative weights can come back."""
         bound = max(self.scale or 1.0, 1.0)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dovetail.formats import fused
@@ -17,7 +19,7 @@ from dovetail.formats.blocks import Blocks
 from dovetail.formats.carrier import PIECE, Kernel, is_plain, takes_loops, work_dtype
 from dovetail.formats.logarithmic import LogKernel
 
-__all__ = ["SCALE_HIGH", "SCALE_LOW", "BlockKernel", "Blocked", "SharedPower"]
+__all__ = ["SCALE_HIGH", "SCALE_LOW", "BlockKernel", "Blocked", "ElementKernel", "SharedPower"]
 
 SCALE_LOW, SCALE_HIGH = -127, 127
 """Exponents of scales that float32 can both multiply and divide by; shared exponents are limited to them."""
@@ -26,11 +28,18 @@ _LOOP_PIECE = 1 << 21
 """Elements at a time where a loop rounds them, which passes twice."""
 
 
+class ElementKernel(Kernel, Protocol):
+    """Rounds elements after their scale is taken off."""
+
+    def values(self) -> NDArray[np.float64]:
+        """What it rounds to, ascending."""
+
+
 class BlockKernel(Protocol):
     """`scale * element(x / scale)`, with a scale that follows from the largest magnitude of a block."""
 
     @property
-    def element(self) -> Kernel:
+    def element(self) -> ElementKernel:
         """Rounds x / scale."""
 
     @property
@@ -80,6 +89,9 @@ class Blocked(Format):
     def storage_bits(self, shape: Sequence[Any]) -> Any:
         return Format.storage_bits(self, shape) + self.blocks.count(shape) * self.scale_bits
 
+    def element_values(self) -> NDArray[np.float64]:
+        return self.kernel.element.values()
+
     def quantise(self, x: Tensor) -> Tensor:
         return _round_blocks(x.detach(), self.blocks, self.kernel, in_place=False)
 
@@ -103,7 +115,7 @@ class SharedPower:
     low: int
     high: int
     shift: int
-    element: Kernel
+    element: ElementKernel
     is_nearest: bool = False
 
     @property

@@ -123,6 +123,10 @@ class FixedKernel:
             return y.add_(magic).sub_(magic)
         return y.mul_(1 / self.step).round_().mul_(self.step).add_(0.0)  # -0 + 0 is +0
 
+    def values(self) -> NDArray[np.float64]:
+        """What it rounds to."""
+        return np.arange(self.low / self.step, self.high / self.step + 1) * self.step
+
     def loop(self, dtype: torch.dtype) -> Loop:
         return Loop("integers", (1 / self.step, self.low / self.step, self.high / self.step, self.step, 0.0))
 

@@ -96,6 +96,10 @@ class FloatKernel:
             y = torch.clamp(y, -self.maximum, self.maximum, out=out)
         return y.copysign_(x) if self.signs_zero else y
 
+    def values(self) -> NDArray[np.float64]:
+        """What it rounds to."""
+        return self.grid.values()
+
     def loop(self, dtype: torch.dtype) -> Loop:
         is_wide = dtype is torch.float64 or not self._fits_float32
         units = 1.5 * 2.0 ** ((52 if is_wide else 23) - self.grid.fraction_width)

@@ -68,6 +68,9 @@ class Integer(Uncalibrated):
     def storage_bits(self, shape: Sequence[Any]) -> Any:
         return Format.storage_bits(self, shape) + _shared_bits(shape, self.width, self.affine, self.axis)
 
+    def element_values(self) -> Floats:
+        return _integers(self.width, self.affine)
+
     def calibrate(self, observed: Statistics | Tensor) -> ScaledInteger:
         """The format with the scales that the rule gives for the observed values.
 
@@ -184,6 +187,9 @@ class ScaledInteger(Format):
         ((scale, low, high),) = self._channels
         return np.arange(low, high + 1, dtype=np.float64) * scale
 
+    def element_values(self) -> Floats:
+        return self.values() if self.axis is None else _integers(self.width, self.zero_points is not None)
+
     def in_range(self, x: Tensor) -> Tensor | None:
         if self.axis is None:
             return Format.in_range(self, x)
@@ -269,6 +275,11 @@ def _limits(width: int, affine: bool) -> tuple[int, int]:
     """The smallest and the largest integer, zero point included."""
     largest = 2 ** (width - 1) - 1
     return (0, 2**width - 1) if affine else (-largest, largest)
+
+
+def _integers(width: int, affine: bool) -> Floats:
+    bottom, top = _limits(width, affine)
+    return np.arange(bottom, top + 1, dtype=np.float64)
 
 
 def _shared_bits(shape: Sequence[Any], width: int, affine: bool, axis: int | None) -> Any:

@@ -83,8 +83,7 @@ class Logarithmic(Format):
         return True
 
     def values(self) -> NDArray[np.float64]:
-        magnitudes = np.ldexp(1.0, np.arange(self.emin, self.emax + 1))
-        return np.concatenate([-magnitudes[::-1], magnitudes])
+        return LogKernel(self.emin, self.emax).values()
 
     def quantise(self, x: Tensor) -> Tensor:
         info = torch.finfo(x.dtype)
@@ -112,6 +111,11 @@ class LogKernel:
         signed = x + 0.0  # -0 + 0 is +0
         y.copysign_(signed)
         return y.add_(keep_nan(signed))
+
+    def values(self) -> NDArray[np.float64]:
+        """What it rounds to."""
+        magnitudes = np.ldexp(1.0, np.arange(self.emin, self.emax + 1))
+        return np.concatenate([-magnitudes[::-1], magnitudes])
 
     def loop(self, dtype: torch.dtype) -> Loop:
         return Loop("powers", (math.ldexp(1.0, self.emin), math.ldexp(1.0, self.emax)))

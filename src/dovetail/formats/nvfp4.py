@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dovetail.errors import FormatError
@@ -66,6 +67,9 @@ class NVFP4(Blocked):
         if self.scale is None:
             raise FormatError("nvfp4: the tensor's scale is not known yet. Call calibrate(statistics) first.")
         return _NestedScale(self.scale)
+
+    def element_values(self) -> NDArray[np.float64]:
+        return _ELEMENT.values()
 
     @property
     def maximum(self) -> float:

@@ -90,6 +90,9 @@ class Ternary(Format):
     def values(self) -> NDArray[np.float64]:
         return Format.values(self) if self.scale is None else np.array([-self.scale, 0.0, self.scale])
 
+    def element_values(self) -> NDArray[np.float64]:
+        return np.array([-1.0, 0.0, 1.0]) if self.scale is None else self.values()
+
     def in_range(self, x: Tensor) -> Tensor | None:
         """None: the gradient passes everywhere, for magnitudes above the scale are what the scale averages."""
         return None

@@ -90,13 +90,14 @@ def _label(objective: Objective) -> str:
     return f"{objective.name} ({objective.direction})"
 
 
-def plot_number_line(path: Path, title: str, values: Sequence[float]) -> None:
+def plot_number_line(path: Path, title: str, values: Sequence[float], *, logarithmic: bool = False) -> None:
     """Draw the values of a number format as marks on a line.
 
     Args:
         path: a .png or .svg file.
         title: over the line.
         values: what the format represents, in order.
+        logarithmic: whether the line has powers of two at equal distances, on both sides of the smallest magnitude.
 
     Raises:
         StudyError: The file cannot be written.
@@ -109,7 +110,9 @@ def plot_number_line(path: Path, title: str, values: Sequence[float]) -> None:
     axes = figure.subplots()
     axes.vlines(values, 0, 1, color="tab:blue", linewidth=0.7)
     axes.set_yticks([])
-    axes.set_title(f"{title}: {len(values):,} values")
+    if logarithmic:
+        axes.set_xscale("symlog", base=2, linthresh=min(abs(value) for value in values if value))
+    axes.set_title(title)
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
     _save(figure, path)

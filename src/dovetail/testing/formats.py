@@ -71,6 +71,19 @@ def law_facts_agree(fmt: Format) -> None:
     assert fmt.calibrate(torch.ones(3)) == fmt, f"{fmt}: a concrete format must calibrate to itself."
 
 
+def law_elements_are_values_before_the_scale(fmt: Format) -> None:
+    """They ascend, have codes, and are the format's own values where no scale is shared or read off data."""
+    grid = _grid(fmt)
+    try:
+        elements = fmt.element_values()
+    except FormatError:
+        assert grid is None, f"{fmt}: its values are known, those of an element are not."
+        return
+    assert (np.diff(elements) > 0).all(), f"{fmt}: element_values must ascend."
+    assert len(elements) <= 2**fmt.element_bits, f"{fmt}: {len(elements)} values have no codes of their own."
+    assert grid is None or np.array_equal(elements, grid), f"{fmt}: element_values differ from values."
+
+
 def law_storage_adds_up(fmt: Format) -> None:
     """Storage is exact: elements, plus shared scales; the same for arrays of sizes as one by one."""
     sizes = np.array([1, 7, 32, 100], dtype=np.int64)
@@ -234,6 +247,7 @@ def _rounded(fmt: Format, x: Tensor, *, loops: bool, in_place: bool = False) -> 
 FORMAT_LAWS: tuple[Callable[[Format], None], ...] = (
     law_text_form_reads_back,
     law_facts_agree,
+    law_elements_are_values_before_the_scale,
     law_storage_adds_up,
     law_shape_dtype_device_are_kept,
     law_input_is_untouched,
