@@ -175,7 +175,7 @@ class BlockLogarithmic(Blocked):
     `log(width, bias)` does: to nearest in the logarithm, without a zero.
 
     A NaN makes its whole block NaN; an infinity counts as the largest finite number of the carrier; zero becomes the
-    block's smallest power.
+    block's smallest power; what divided by the block's scale underflows to zero counts as zero: it loses its sign.
 
     Args:
         width: bits of an element, sign included, 2 to 7.

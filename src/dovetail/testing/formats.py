@@ -16,7 +16,10 @@ from torch import Tensor
 
 from dovetail.errors import FormatError
 from dovetail.formats import NVFP4, Binary, Format, Logarithmic, ScaledInteger, Ternary, fake_quantise, fused, parse
+from dovetail.formats.blocked import Blocked
 from dovetail.formats.carrier import limit
+from dovetail.formats.fixed import FixedPoint
+from dovetail.formats.references import reference
 
 __all__ = ["FORMAT_LAWS", "check_format", "sample_values"]
 
@@ -160,6 +163,23 @@ def law_nearest(fmt: Format) -> None:
     assert worst <= bound, f"{fmt}: a value is nearer than the result by {worst}."
 
 
+def law_equals_its_slow_reference(fmt: Format) -> None:
+    """Block by block what `formats.references` computes exactly, in float32 and float64; its own formats only."""
+    shape = fmt.blocks.shape if isinstance(fmt, Blocked) else (1,)
+    x = sample_values(fmt)[:: 4 if fmt.block_size == 1 else 1]
+    x = torch.cat([x, x.new_zeros(-len(x) % math.prod(shape))]).reshape(-1, *shape)
+    for tensor, carrier in ((x, np.float32), (x.double(), np.float64)):
+        if isinstance(fmt, FixedPoint) and float(carrier(fmt.maximum)) != fmt.maximum:
+            continue  # limits are cut to the carrier's
+        result = fmt.quantise(tensor)
+        for block, found in zip(tensor.flatten(1).tolist(), result.flatten(1).tolist(), strict=True):
+            try:
+                expected = reference(fmt, block, carrier)
+            except FormatError:
+                return
+            assert found == expected, f"{fmt}: {block} became {found}, by its definition {expected}."
+
+
 def law_monotone(fmt: Format) -> None:
     """x <= y gives quantise(x) <= quantise(y); for block formats, within a block."""
     if isinstance(fmt, Binary) and fmt.stochastic:
@@ -254,6 +274,7 @@ FORMAT_LAWS: tuple[Callable[[Format], None], ...] = (
     law_idempotent,
     law_on_grid,
     law_nearest,
+    law_equals_its_slow_reference,
     law_monotone,
     law_nan_stays_visible,
     law_layout_does_not_matter,
