@@ -13,11 +13,14 @@ from torch import Tensor
 
 from dovetail.errors import FormatError
 from dovetail.formats.base import Format
-from dovetail.formats.carrier import keep_nan, round_elements, work_dtype
+from dovetail.formats.carrier import is_worth_splitting, keep_nan, round_elements, work_dtype
 from dovetail.formats.fused import Loop
 from dovetail.formats.statistics import Statistics
 
 __all__ = ["Binary", "uniform_noise"]
+
+_AT_ONCE = 1 << 15
+"""Elements that draw their noise at a time: it takes several integers of 64 bits for each."""
 
 
 @final
@@ -117,9 +120,20 @@ class Binary(Format):
         return round_elements(x, _SignKernel(self.scale, self.bipolar))
 
     def _quantise_stochastic(self, x: Tensor, scale: float) -> Tensor:
+        ordered = x.contiguous()
+        if not is_worth_splitting(ordered):
+            return self._draw(x, scale, 0)
+        flat = ordered.view(-1)
+        out = torch.empty_like(flat)
+        for first in range(0, len(flat), _AT_ONCE):
+            part = flat[first : first + _AT_ONCE]
+            out[first : first + _AT_ONCE] = self._draw(part, scale, first)
+        return out.view(x.shape)
+
+    def _draw(self, x: Tensor, scale: float, first: int) -> Tensor:
         wide = x.to(work_dtype(x))
         probability = wide.mul(1 / scale).add_(1).mul_(0.5)
-        upper = uniform_noise(x, self.seed) < probability
+        upper = uniform_noise(x, self.seed, first) < probability
         return torch.where(upper, self.maximum, self.minimum).to(wide.dtype).add_(keep_nan(wide)).to(x.dtype)
 
     def __str__(self) -> str:
@@ -150,14 +164,14 @@ class _SignKernel:
         return Loop("levels", (0.0, 0.0, below, middle, self.scale))
 
 
-def uniform_noise(x: Tensor, seed: int) -> Tensor:
-    """Numbers in [0, 1), one for each element of x: 24 bits of a hash of (seed, row-major position).
+def uniform_noise(x: Tensor, seed: int, first: int = 0) -> Tensor:
+    """Numbers in [0, 1), one for each element of x: 24 bits of a hash of (seed, row-major position, from `first` on).
 
     The hash follows the 32-bit finaliser of MurmurHash3 (Appleby, public domain), with factors cut to 31 bits so that
     products fit int64: the same numbers on every device.
     """
     word = 0xFFFFFFFF
-    position = torch.arange(x.numel(), device=x.device, dtype=torch.int64).reshape(x.shape)
+    position = torch.arange(first, first + x.numel(), device=x.device, dtype=torch.int64).reshape(x.shape)
     h = position.add_((seed * 0x9E3779B1) & word).bitwise_and_(word)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         h = h.bitwise_xor(h >> shift).mul_(factor & 0x7FFFFFFF).bitwise_and_(word)

@@ -16,7 +16,7 @@ from torch import Tensor
 from dovetail.formats import fused
 from dovetail.formats.base import Format
 from dovetail.formats.blocks import Blocks
-from dovetail.formats.carrier import PIECE, Kernel, is_plain, takes_loops, work_dtype
+from dovetail.formats.carrier import Kernel, is_plain, piece_size, takes_loops, work_dtype
 from dovetail.formats.logarithmic import LogKernel
 
 __all__ = ["SCALE_HIGH", "SCALE_LOW", "BlockKernel", "Blocked", "ElementKernel", "SharedPower"]
@@ -25,7 +25,7 @@ SCALE_LOW, SCALE_HIGH = -127, 127
 """Exponents of scales that float32 can both multiply and divide by; shared exponents are limited to them."""
 
 _LOOP_PIECE = 1 << 21
-"""Elements at a time where a loop rounds them, which passes twice."""
+"""Elements at a time for each thread where a loop rounds them, which passes twice."""
 
 
 class ElementKernel(Kernel, Protocol):
@@ -140,7 +140,8 @@ def _round_blocks(x: Tensor, blocks: Blocks, kernel: BlockKernel, *, in_place: b
         return restore(rounded if x.dtype is work else rounded.clamp(-ceiling, ceiling).to(x.dtype))
     out = rows if in_place or is_copy else torch.empty_like(rows)
     loop = kernel.element.loop(work) if takes_loops(rows) else None
-    piece = max((PIECE if loop is None else _LOOP_PIECE) // rows.shape[1], 1)
+    at_once = piece_size(x) if loop is None or x.dtype is not work else _LOOP_PIECE * torch.get_num_threads()
+    piece = max(at_once // rows.shape[1], 1)
     for part, target in zip(torch.split(rows, piece), torch.split(out, piece), strict=True):
         if x.dtype is work:
             _round_rows(part, kernel, ceiling, target, loop)

@@ -90,12 +90,11 @@ class Blocks:
         order = [*range(0, 2 * x.ndim, 2), *range(1, 2 * x.ndim, 2)]
         moved = padded.reshape(split).permute(order)
         is_copy = any(padding) or not moved.is_contiguous()
+        shape, apart, whole = x.shape, moved.shape, padded.shape  # the tensors themselves need not outlive the rows
 
         def restore(rows: Tensor) -> Tensor:
-            back = (
-                rows.reshape(moved.shape).permute([order.index(dim) for dim in range(2 * x.ndim)]).reshape(padded.shape)
-            )
-            return back[tuple(slice(size) for size in x.shape)].contiguous() if any(padding) else back
+            back = rows.reshape(apart).permute([order.index(dim) for dim in range(len(order))]).reshape(whole)
+            return back[tuple(slice(size) for size in shape)].contiguous() if any(padding) else back
 
         return moved.reshape(-1, math.prod(sizes.values())).contiguous(), is_copy, restore
 

@@ -21,10 +21,12 @@ from dovetail.formats import fused
 __all__ = [
     "PIECE",
     "Kernel",
+    "is_bare",
     "is_plain",
     "is_worth_splitting",
     "keep_nan",
     "limit",
+    "piece_size",
     "precision",
     "round_elements",
     "takes_loops",
@@ -99,6 +101,8 @@ def round_elements(x: Tensor, kernel: Kernel, *, in_place: bool = False, overwri
     """
     x = x.detach()
     work = work_dtype(x)
+    if x.numel() >= fused.SMALLEST and x.device.type == "cpu" and not x.is_contiguous() and is_bare(x):
+        return _round_in_memory_order(x, kernel, in_place=in_place, overwrites=overwrites)
     loop = kernel.loop(work) if takes_loops(x) else None
     if loop is not None:
         return _round_by_loop(x, loop, in_place)
@@ -116,6 +120,16 @@ def round_elements(x: Tensor, kernel: Kernel, *, in_place: bool = False, overwri
     return out
 
 
+def _round_in_memory_order(x: Tensor, kernel: Kernel, *, in_place: bool, overwrites: bool) -> Tensor:
+    """Elements do not know their places: transposed and channels-last tensors are contiguous in another order."""
+    order = sorted(range(x.ndim), key=x.stride, reverse=True)
+    moved = x.permute(order)
+    if not moved.is_contiguous():
+        return round_elements(x.contiguous(), kernel, in_place=True, overwrites=overwrites)
+    rounded = round_elements(moved, kernel, in_place=in_place, overwrites=overwrites)
+    return rounded.permute([order.index(dim) for dim in range(x.ndim)])
+
+
 def _round_by_loop(x: Tensor, loop: fused.Loop, in_place: bool) -> Tensor:
     out = x if in_place else torch.empty_like(x)
     if x.dtype is work_dtype(x):
@@ -129,7 +143,13 @@ def _round_by_loop(x: Tensor, loop: fused.Loop, in_place: bool) -> Tensor:
 
 
 def _pieces(x: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(torch.split(x.view(-1), PIECE), torch.split(out.view(-1), PIECE), strict=True)
+    size = piece_size(x)
+    return zip(torch.split(x.view(-1), size), torch.split(out.view(-1), size), strict=True)
+
+
+def piece_size(x: Tensor) -> int:
+    """Elements of x to round at a time: half as many where each is widened first."""
+    return PIECE if x.dtype is work_dtype(x) else PIECE // 2
 
 
 def takes_loops(x: Tensor) -> bool:
@@ -144,10 +164,14 @@ def is_worth_splitting(x: Tensor) -> bool:
 
 def is_plain(x: Tensor) -> bool:
     """A contiguous tensor that nothing traces or maps over: its memory is its value."""
+    return x.is_contiguous() and is_bare(x)
+
+
+def is_bare(x: Tensor) -> bool:
+    """A tensor of any layout that nothing traces or maps over."""
     return (
         not torch.compiler.is_compiling()
         and type(x) is Tensor
-        and x.is_contiguous()
         and not torch._C._functorch.is_functorch_wrapped_tensor(x)
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._get_tracing_state()

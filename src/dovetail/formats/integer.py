@@ -14,7 +14,7 @@ from torch import Tensor
 from dovetail.errors import FormatError
 from dovetail.formats import fused
 from dovetail.formats.base import Format, Uncalibrated
-from dovetail.formats.carrier import round_elements, takes_loops, work_dtype
+from dovetail.formats.carrier import is_bare, round_elements, takes_loops, work_dtype
 from dovetail.formats.clipping import Clip, Counts, Floats, clip_range, squared_error
 from dovetail.formats.fused import Loop
 from dovetail.formats.statistics import Statistics
@@ -217,8 +217,10 @@ class ScaledInteger(Format):
             out = x if in_place else torch.empty_like(x)
             fused.run(Loop("channels", (low, high)), x, out, size=inner, factor=inverse, scale=scale)
             return out
-        y = x.to(work) * inverse
-        return torch.clamp(y.round_(), low, high).mul_(scale).to(x.dtype)
+        y = x * inverse if x.dtype is work else x.to(work).mul_(inverse)
+        # Clamping into an output that may be None, not in place: vmap has no rule for clamp_.
+        y = torch.clamp(y.round_(), low, high, out=y if is_bare(y) else None)
+        return y.mul_(scale).to(x.dtype)
 
     def _broadcast(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """Scales, smallest and largest integers, shaped to broadcast along the axis of x."""
