@@ -30,6 +30,30 @@ def test_gradients_are_those_of_the_paper() -> None:
     assert quantiser.step.grad.item() == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_of_half_precision_tensors_are_summed_in_float32(dtype: torch.dtype) -> None:
+    quantiser = LearnedStep(0.0131, 8)
+    x = torch.full((4000,), 4.0, dtype=dtype, requires_grad=True)
+    quantiser(x).backward(torch.full((4000,), 8.0, dtype=dtype))
+    # v = 305 lies outside: 4000 * 8 * 127 = 4,064,000, beyond float16's 65,504 before the division.
+    assert quantiser.step.grad is not None
+    assert quantiser.step.grad.item() == pytest.approx(4000 * 8 * 127 / math.sqrt(4000 * 127), rel=1e-6)
+    assert x.grad is not None
+    assert (x.grad.dtype, x.grad.any().item()) == (dtype, False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_of_half_precision_tensors_pass_where_the_forward_did_not_clip(dtype: torch.dtype) -> None:
+    values = (torch.randn(20_000, generator=torch.Generator().manual_seed(0)) * 2).to(dtype)
+    gradients = []
+    for carrier in (dtype, torch.float32):
+        x = values.to(carrier, copy=True).requires_grad_()
+        LearnedStep(0.0131, 8)(x).backward(torch.ones(20_000, dtype=carrier))
+        assert x.grad is not None
+        gradients.append(x.grad.float())
+    assert torch.equal(*gradients)
+
+
 def test_first_step_is_that_of_the_paper() -> None:
     x = torch.tensor([1.0, -3.0])
     assert LearnedStep.fit(x, 4).step.item() == pytest.approx(2 * 2 / math.sqrt(7))

@@ -72,3 +72,12 @@ def test_nothing_observed_is_refused_by_calibration() -> None:
 def test_statistics_of_other_axes_cannot_be_added() -> None:
     with pytest.raises(FormatError, match="only those of one axis"):
         Statistics.of(torch.ones(2, 2)) + Statistics.of(torch.ones(2, 2), 1)
+
+
+def test_channels_of_a_vector_are_its_elements() -> None:
+    bias = torch.tensor([1.0, -2.0, 0.5])
+    statistics = Statistics.of(bias, axis=0)
+    assert statistics.minimum.tolist() == statistics.maximum.tolist() == [1.0, -2.0, 0.5]
+    fmt = parse("int(8,channel)").calibrate(bias)
+    # Each element is the largest of its channel, 127 steps of its own scale.
+    assert fmt.quantise(bias).tolist() == pytest.approx([1.0, -2.0, 0.5], rel=1e-6)

@@ -81,23 +81,27 @@ class _LearnedStep(torch.autograd.Function):
         ctx.save_for_backward(x, step)
         ctx.limits = low, high
         scale = _usable(step)
-        wide = x if x.dtype is torch.float64 else x.float()
-        return (wide * scale.reciprocal()).round_().clamp_(low, high).mul_(scale).to(x.dtype)
+        return (_wide(x) * scale.reciprocal()).round_().clamp_(low, high).mul_(scale).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, step = ctx.saved_tensors
         low, high = ctx.limits
-        v = x * _usable(step).reciprocal()
+        v = _wide(x) * _usable(step).reciprocal()
         inside = (v >= low) & (v <= high)
         slope = torch.where(inside, v.round() - v, v.clamp(low, high))
-        to_step = (grad * slope).sum() / math.sqrt(max(x.numel(), 1) * high)
+        to_step = (_wide(grad) * slope).sum() / math.sqrt(max(x.numel(), 1) * high)
         return torch.where(inside, grad, 0.0), torch.where(step < 0, -to_step, to_step).to(step.dtype), None, None
 
 
 def _limits(width: int, signed: bool) -> tuple[int, int]:
     high = (1 << (width - 1)) - 1 if signed else (1 << width) - 1
     return (-high if signed else 0), high
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In float32 at least: sums over float16 overflow, and bfloat16 moves values across the range's edge."""
+    return x if x.dtype is torch.float64 else x.float()
 
 
 def _usable(step: Tensor) -> Tensor:

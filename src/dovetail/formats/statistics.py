@@ -54,7 +54,7 @@ class Statistics:
             axis: the dimension whose positions are channels with statistics of their own; None for one of all.
         """
         values = x.detach().to(device="cpu", dtype=torch.float32)
-        rows = values.reshape(1, -1) if axis is None else values.movedim(axis, 0).flatten(1)
+        rows = values.reshape(1, -1) if axis is None else values.movedim(axis, 0).unsqueeze(-1).flatten(1)
         finite = rows.isfinite()
         non_finite = rows.numel() - int(finite.sum())
         channels = rows.shape[0]
