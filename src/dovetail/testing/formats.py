@@ -6,8 +6,9 @@ site, in PTQ and in QAT. Give a calibrated format (one whose `needs_calibration`
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from dovetail.errors import FormatError
 from dovetail.formats import NVFP4, Binary, Format, Logarithmic, ScaledInteger, Ternary, fake_quantise, fused, parse
 from dovetail.formats.blocked import Blocked
+from dovetail.formats.blocks import WHOLE
 from dovetail.formats.carrier import limit
 from dovetail.formats.fixed import FixedPoint
 from dovetail.formats.references import reference
@@ -165,14 +167,15 @@ def law_nearest(fmt: Format) -> None:
 
 def law_equals_its_slow_reference(fmt: Format) -> None:
     """Block by block what `formats.references` computes exactly, in float32 and float64; its own formats only."""
-    shape = fmt.blocks.shape if isinstance(fmt, Blocked) else (1,)
     x = sample_values(fmt)[:: 4 if fmt.block_size == 1 else 1]
-    x = torch.cat([x, x.new_zeros(-len(x) % math.prod(shape))]).reshape(-1, *shape)
+    if isinstance(fmt, Blocked):
+        x = torch.cat([x, x.new_zeros(-len(x) % 40)]).reshape(-1, 40)  # 40: partial blocks too
     for tensor, carrier in ((x, np.float32), (x.double(), np.float64)):
         if isinstance(fmt, FixedPoint) and float(carrier(fmt.maximum)) != fmt.maximum:
             continue  # limits are cut to the carrier's
         result = fmt.quantise(tensor)
-        for block, found in zip(tensor.flatten(1).tolist(), result.flatten(1).tolist(), strict=True):
+        for place in _block_places(fmt, x.shape):
+            block, found = tensor[place].flatten().tolist(), result[place].flatten().tolist()
             try:
                 expected = reference(fmt, block, carrier)
             except FormatError:
@@ -180,16 +183,29 @@ def law_equals_its_slow_reference(fmt: Format) -> None:
             assert found == expected, f"{fmt}: {block} became {found}, by its definition {expected}."
 
 
+def _block_places(fmt: Format, shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """Where in a tensor each block lies; elements by themselves where there are none."""
+    sizes = dict(fmt.blocks.dims(len(shape))) if isinstance(fmt, Blocked) else {}
+    steps = [length if sizes.get(dim) == WHOLE else sizes.get(dim, 1) for dim, length in enumerate(shape)]
+    for corner in itertools.product(*(range(0, length, step) for length, step in zip(shape, steps, strict=True))):
+        yield tuple(slice(start, start + step) for start, step in zip(corner, steps, strict=True))
+
+
 def law_monotone(fmt: Format) -> None:
     """x <= y gives quantise(x) <= quantise(y); for block formats, within a block."""
     if isinstance(fmt, Binary) and fmt.stochastic:
         return
-    x = sample_values(fmt).sort().values
-    if fmt.block_size > 1:
-        x = x[x.abs() < 1e20]
-        x = torch.cat([x, x.new_zeros(-len(x) % fmt.block_size)]).reshape(-1, fmt.block_size).sort(-1).values
+    x = sample_values(fmt)
+    if not isinstance(fmt, Blocked):
+        ordered = fmt.quantise(x.sort().values)
+        assert (ordered[1:] >= ordered[:-1]).all(), f"{fmt}: not monotone."
+        return
+    x = x[x.abs() < 1e20]
+    x = torch.cat([x, x.new_zeros(-len(x) % 40)]).reshape(-1, 40)
     result = fmt.quantise(x)
-    assert (result[..., 1:] >= result[..., :-1]).all(), f"{fmt}: not monotone."
+    for place in _block_places(fmt, x.shape):
+        ordered = result[place].flatten()[x[place].flatten().argsort()]
+        assert (ordered[1:] >= ordered[:-1]).all(), f"{fmt}: not monotone."
 
 
 def law_nan_stays_visible(fmt: Format) -> None:
