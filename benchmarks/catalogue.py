@@ -10,10 +10,9 @@ __all__ = ["MODULES", "measure"]
 
 MODULES = {
     "formats": "benchmarks.formats",
-    "graph": "benchmarks.graph",
+    "architectures": "benchmarks.architectures",
     "pricing": "benchmarks.pricing",
     "space-csv": "benchmarks.space_csv",
-    "resize": "benchmarks.resize",
     "evaluation": "benchmarks.evaluation",
     "training": "benchmarks.training",
     "strategies": "benchmarks.replays",

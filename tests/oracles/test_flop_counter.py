@@ -1,7 +1,5 @@
 """Matmul-only FLOPs equal those of `torch.utils.flop_counter` on real architectures, resized at random too."""
 
-import importlib
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +10,7 @@ from dovetail.costs import CostModel
 from dovetail.graph import trace
 from dovetail.plan import Plan
 from dovetail.transforms import resize
+from tests.architectures import ARCHITECTURES, small
 
 
 def counted(model, *inputs):
@@ -21,145 +20,27 @@ def counted(model, *inputs):
     return counter.get_total_flops()
 
 
-def convolutional(module, name, size=32, **arguments):
-    pytest.importorskip("pytorchcv")
-    network = getattr(importlib.import_module(f"pytorchcv.models.{module}"), name)
-    return network(num_classes=10, in_size=(size, size), **arguments), torch.randn(2, 3, size, size)
-
-
-STAGES = {"channels": [[8], [12], [16]], "init_block_channels": 8}
-
-
-def resnet():
-    return convolutional("resnet_cifar", "CIFARResNet", bottleneck=False, **STAGES)
-
-
-def resnet_bottleneck():
-    return convolutional("resnet_cifar", "CIFARResNet", bottleneck=True, **STAGES)
-
-
-def se_resnet():
-    return convolutional(
-        "seresnet_cifar", "CIFARSEResNet", bottleneck=False, channels=[[16], [32], [48]], init_block_channels=16
-    )
-
-
-def densenet():
-    channels = [[20], [16], [14]]
-    return convolutional("densenet_cifar", "CIFARDenseNet", channels=channels, init_block_channels=12, bottleneck=True)
-
-
-def vgg():
-    return convolutional("vgg", "VGG", size=224, channels=[[4], [6], [8], [8], [8]])
-
-
-def mobilenet_v2():
-    return convolutional(
-        "mobilenetv2",
-        "MobileNetV2",
-        size=224,
-        channels=[[8], [12, 12], [16], [16], [20]],
-        init_block_channels=8,
-        final_block_channels=24,
-        remove_exp_conv=False,
-    )
-
-
-def shufflenet_v2():
-    return convolutional(
-        "shufflenetv2",
-        "ShuffleNetV2",
-        size=224,
-        channels=[[12, 12], [24, 24], [32, 32]],
-        init_block_channels=8,
-        final_block_channels=24,
-    )
-
-
-def efficientnet():
-    return convolutional(
-        "efficientnet",
-        "EfficientNet",
-        size=64,
-        channels=[[8], [12, 12]],
-        init_block_channels=8,
-        final_block_channels=24,
-        kernel_sizes=[[3], [3, 5]],
-        strides_per_stage=[1, 2],
-        expansion_factors=[[1], [6, 6]],
-    )
-
-
-def transformer(name, config, inputs, **arguments):
-    transformers = pytest.importorskip("transformers")
-    return getattr(transformers, name)(getattr(transformers, config)(**arguments)), inputs
-
-
-IDS = torch.arange(14).reshape(2, 7)
-SMALL = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 1, "intermediate_size": 48}
-
-
-def vit():
-    image = torch.randn(2, 3, 16, 16)
-    return transformer("ViTForImageClassification", "ViTConfig", image, image_size=16, patch_size=8, **SMALL)
-
-
-def convnext():
-    image = torch.randn(2, 3, 64, 64)
-    sizes = {"hidden_sizes": [8, 12, 16, 20], "depths": [1, 1, 1, 1]}
-    return transformer("ConvNextForImageClassification", "ConvNextConfig", image, **sizes)
-
-
-def bert():
-    return transformer("BertForSequenceClassification", "BertConfig", IDS, vocab_size=50, **SMALL)
-
-
-def opt():
-    return transformer(
-        "OPTForCausalLM",
-        "OPTConfig",
-        IDS,
-        vocab_size=50,
-        hidden_size=32,
-        word_embed_proj_dim=32,
-        num_hidden_layers=1,
-        num_attention_heads=4,
-        ffn_dim=48,
-        use_cache=False,
-    )
-
-
-def llama():
-    return transformer(
-        "LlamaForCausalLM", "LlamaConfig", IDS, vocab_size=50, num_key_value_heads=2, use_cache=False, **SMALL
-    )
-
-
-QUICK = [resnet]
-SLOW = [
-    *(resnet_bottleneck, se_resnet, densenet, vgg, mobilenet_v2, shufflenet_v2, efficientnet),
-    *(vit, convnext, bert, opt, llama),
-]
-ARCHITECTURES = [*QUICK, *(pytest.param(build, marks=pytest.mark.slow) for build in SLOW)]
-
-
 def random_widths(graph, rng):
     free = [group for group in graph.groups if group.frozen is None]
     return {g.name: int(g.multiple_of * rng.integers(1, 2 * g.base // g.multiple_of + 1)) for g in free}
 
 
-@pytest.mark.parametrize("build", ARCHITECTURES, ids=lambda build: build.__name__)
-def test_matmul_flops_and_parameters_equal_what_pytorch_counts(build):
-    model, x = build()
-    model.eval()
-    graph = trace(model, (x,))
+QUICK = "padded_resnet"
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ARCHITECTURES]
+)
+def test_matmul_flops_and_parameters_equal_what_pytorch_counts(name):
+    model, inputs = small(name)
+    graph = trace(model, inputs)
     costs = CostModel(graph, batch=2)
     rng = np.random.default_rng(0)
     for plan in (Plan(), Plan.of(widths=random_widths(graph, rng)), Plan.of(widths=random_widths(graph, rng))):
         built = resize(graph, model, plan, weights="initialise") if plan.widths else model
         priced = costs.price(plan, ["params", "flops_matmul"])
         assert priced["flops_matmul"].unpriced == ()
-        assert priced["flops_matmul"].value == counted(built, x)
+        assert priced["flops_matmul"].value == counted(built, *inputs)
         assert priced["params"].value == sum(p.numel() for p in built.parameters())
 
 
