@@ -37,13 +37,3 @@ def test_groups_are_free_or_say_why_not(traced: tuple[str, nn.Module, tuple[Tens
     free = [group.name for group in graph.groups if group.frozen is None]
     assert len(free) == ARCHITECTURES[name].free, free
     assert all(any(reason in g.frozen for reason in REASONS) for g in graph.groups if g.frozen is not None)
-
-
-def test_every_dimension_that_follows_a_free_group_has_a_layout_of_its_size(
-    traced: tuple[str, nn.Module, tuple[Tensor, ...], Graph],
-) -> None:
-    _, _, _, graph = traced
-    for group in graph.groups:
-        for member in group.members if group.frozen is None else ():
-            assert graph.layouts[member.parameter, member.dim].size == member.size
-            assert (member.parameter, member.dim) in graph.uses

@@ -17,6 +17,7 @@ from dovetail.graph import Graph, trace
 from dovetail.plan import Plan
 from dovetail.testing.transforms import check_quantise, check_resize, primed
 from dovetail.transforms import inheritance_report, resize
+from dovetail.transforms.propagate import find_channels
 from tests.architectures import ARCHITECTURES, PaddedResNet, small
 
 pytestmark = pytest.mark.slow
@@ -58,6 +59,19 @@ def test_growing_keeps_the_function_or_names_the_group_that_cannot(
     if not architecture.computes_in_float32:
         doubles = tuple(x.double() if x.is_floating_point() else x for x in inputs)
         check_resize(graph, copy.deepcopy(model).double(), doubles, grown, retrace=False, tolerance=1e-10)
+
+
+def test_every_dimension_that_follows_a_free_group_has_a_layout_of_its_size(
+    case: tuple[str, nn.Module, tuple[Tensor, ...], Graph],
+) -> None:
+    _, _, _, graph = case
+    channels = find_channels(graph)
+    widths = {channels.blocks[group.name]: group.base // group.multiple_of for group in graph.groups}
+    for group in graph.groups:
+        for member in group.members if group.frozen is None else ():
+            layout = channels.layouts[member.parameter][member.dim]
+            assert layout.size.subs(widths) == member.size.subs(graph.bindings)
+            assert channels.blocks[group.name] in layout.symbols
 
 
 def trained() -> tuple[nn.Module, Tensor, Tensor]:

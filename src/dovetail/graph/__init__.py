@@ -5,7 +5,6 @@ from dovetail.graph.cache import default_folder
 from dovetail.graph.calls import Call, CallMode
 from dovetail.graph.graph import Graph
 from dovetail.graph.groups import Member, WidthGroup
-from dovetail.graph.layout import Layout, Use
 from dovetail.graph.operation import Operation
 from dovetail.graph.trace import trace
 
@@ -13,11 +12,9 @@ __all__ = [
     "Call",
     "CallMode",
     "Graph",
-    "Layout",
     "Member",
     "Operation",
     "SizeAttribute",
-    "Use",
     "WidthGroup",
     "default_folder",
     "trace",

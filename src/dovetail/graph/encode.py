@@ -20,7 +20,6 @@ from dovetail.graph.attributes import SizeAttribute
 from dovetail.graph.calls import Call
 from dovetail.graph.graph import Graph
 from dovetail.graph.groups import Member, WidthGroup
-from dovetail.graph.layout import Layout, Use
 from dovetail.graph.operation import Operation
 from dovetail.plan import SiteKind
 
@@ -76,11 +75,6 @@ def encode_graph(graph: Graph) -> dict[str, Any]:
         "tensor_names": graph.tensor_names,
         "num_inputs": graph.num_inputs,
         "sizes": [[name, _encode_size(size)] for name, size in graph.sizes.items()],
-        "layouts": [[n, d, [list(map(_encode_size, b)) for b in x.blocks]] for (n, d), x in graph.layouts.items()],
-        "uses": [[n, d, use.value] for (n, d), use in graph.uses.items()],
-        "inexact": dict(graph.inexact),
-        "normalised": dict(graph.normalised),
-        "contracted": dict(graph.contracted),
         "attributes": [[a.module, a.name, a.index, _encode_size(a.size)] for a in graph.attributes],
         "obstacle": graph.obstacle,
     }
@@ -111,11 +105,6 @@ def decode_graph(data: dict[str, Any]) -> Graph:
         tensor_names=tuple(data["tensor_names"]),
         num_inputs=data["num_inputs"],
         sizes={name: _decode_size(size) for name, size in data["sizes"]},
-        layouts={(n, d): Layout(tuple(tuple(map(_decode_size, b)) for b in bs)) for n, d, bs in data["layouts"]},
-        uses={(n, d): Use(use) for n, d, use in data["uses"]},
-        inexact=data["inexact"],
-        normalised={name: tuple(names) for name, names in data["normalised"].items()},
-        contracted={name: tuple(names) for name, names in data["contracted"].items()},
         attributes=tuple(SizeAttribute(m, name, index, _decode_size(s)) for m, name, index, s in data["attributes"]),
         obstacle=data["obstacle"],
     )

@@ -17,7 +17,6 @@ from torch import Tensor, fx
 from dovetail.errors import PlanError, TraceError, UnknownSiteError, unknown_name
 from dovetail.graph.attributes import SizeAttribute
 from dovetail.graph.groups import WidthGroup
-from dovetail.graph.layout import Layout, Use
 from dovetail.graph.operation import Operation
 from dovetail.plan import Plan, Site
 
@@ -44,12 +43,6 @@ class Graph:
         tensor_names: parameters and buffers, in the order of the module's inputs.
         num_inputs: how many inputs the model takes after them.
         sizes: sizes that are no tensor's own (heads of attention); the module holds the i-th as its integer `size_i`.
-        layouts: by (tensor name, dimension): which channel each element belongs to; absent where constant or not known.
-        uses: by (tensor name, dimension): whether it produces channels, consumes them or acts on each.
-        inexact: by group: why copying its channels cannot keep the model's function.
-        normalised: by group: operations that take a mean over its channels, which is kept if all are copied equally
-            often.
-        contracted: by group: operations that multiply activations and sum over its channels.
         attributes: integer attributes of the model's modules that follow the widths.
         obstacle: why the model cannot be exported, or None. With one, the graph is the record of a run on the example
             inputs: it says what that run computed, and other data may take another path.
@@ -67,11 +60,6 @@ class Graph:
     tensor_names: tuple[str, ...]
     num_inputs: int
     sizes: Mapping[str, sympy.Expr]
-    layouts: Mapping[tuple[str, int], Layout]
-    uses: Mapping[tuple[str, int], Use]
-    inexact: Mapping[str, str]
-    normalised: Mapping[str, tuple[str, ...]]
-    contracted: Mapping[str, tuple[str, ...]]
     attributes: tuple[SizeAttribute, ...]
     obstacle: str | None = None
 

@@ -72,11 +72,6 @@ def record_graph(
         tensor_names=flat.tensor_names,
         num_inputs=flat.num_inputs,
         sizes={},
-        layouts={},
-        uses={},
-        inexact={},
-        normalised={},
-        contracted={},
         attributes=read_attributes(model, flat, ()),
         obstacle=obstacle,
     )

@@ -25,7 +25,6 @@ from dovetail.graph.flat import flatten_program
 from dovetail.graph.graph import Graph
 from dovetail.graph.name import name_operations
 from dovetail.graph.probe import fake_run, probe, rehearsal
-from dovetail.graph.propagate import follow_channels
 from dovetail.graph.record import record_graph
 from dovetail.graph.steady import differing_calls, without_sites
 
@@ -171,7 +170,6 @@ def read_graph(model: nn.Module, exported: Exported, inputs: tuple[Any, ...], kw
         differing_calls(shadow(model), inputs, kwargs, exported.calls),
         "the model's code makes other calls when it runs than when it is exported",
     )
-    channels = follow_channels(divided.flat, operations)
     widths = find_widths(divided, operations)
     flat = public(divided.flat, widths)
     attributes = read_attributes(model, flat, exported.heads)
@@ -191,11 +189,6 @@ def read_graph(model: nn.Module, exported: Exported, inputs: tuple[Any, ...], kw
         tensor_names=flat.tensor_names,
         num_inputs=flat.num_inputs,
         sizes=flat.sizes,
-        layouts={key: layout.replace(widths.expressions) for key, layout in channels.layouts.items()},
-        uses=channels.uses,
-        inexact={widths.names[s]: reason for s, reason in channels.inexact.items() if s in widths.names},
-        normalised={widths.names[s]: names for s, names in channels.normalised.items() if s in widths.names},
-        contracted={widths.names[s]: names for s, names in channels.contracted.items() if s in widths.names},
         attributes=attributes,
     )
 
