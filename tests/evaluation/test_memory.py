@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,23 +17,37 @@ from dovetail.plan import Plan, Site, SiteKind
 from .networks import case, draw_plans
 
 
+def fill_gpu() -> None:
+    raise torch.OutOfMemoryError("out of memory")
+
+
+def fill_gpu_library() -> None:
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+def fill_memory_by_torch() -> None:
+    torch.empty(1 << 58)
+
+
+def fill_memory_by_numpy() -> None:
+    np.empty(1 << 58, np.uint8)
+
+
 class Exhausting(Format):
-    """Rounds nothing, and runs out of memory on more than so many samples: a GPU's, or the processor's."""
+    """Rounds nothing, and runs out of memory on more than so many samples."""
 
     element_bits = 8
     maximum = minimum = step = 1.0
 
-    def __init__(self, most: int, *, on_gpu: bool = True) -> None:
+    def __init__(self, most: int, fill: Callable[[], None] = fill_gpu) -> None:
         self.most = most
-        self.on_gpu = on_gpu
+        self.fill = fill
         self.seen: list[int] = []
 
     def quantise(self, x: torch.Tensor) -> torch.Tensor:
         self.seen.append(len(x))
         if len(x) > self.most:
-            if self.on_gpu:
-                raise torch.OutOfMemoryError("out of memory")
-            torch.empty(1 << 58)
+            self.fill()
         return x.clone()
 
     def __str__(self) -> str:
@@ -45,17 +61,18 @@ def run(fmt: Format, **options: Any) -> tuple[PtqEvaluator, list[Outcome]]:
     return evaluator, [o for _, o in sorted(evaluator.evaluate_tagged(plans), key=lambda tagged: tagged[0])]
 
 
-@pytest.mark.parametrize("on_gpu", [True, False])
-def test_out_of_memory_halves_the_batch_and_goes_on(on_gpu: bool) -> None:
-    evaluator, outcomes = run(Exhausting(10, on_gpu=on_gpu))
+@pytest.mark.parametrize("fill", [fill_gpu, fill_gpu_library, fill_memory_by_torch, fill_memory_by_numpy])
+def test_out_of_memory_halves_the_batch_and_goes_on(fill: Callable[[], None]) -> None:
+    evaluator, outcomes = run(Exhausting(10, fill))
     its = case("mlp")
     (plain,) = ReferenceEvaluator(its.graph, its.model, its.split).evaluate([Plan()])
     assert evaluator.batch_size == 10  # 37, 19, 10
     assert [outcome.score for outcome in outcomes] == [plain.score, plain.score]
 
 
-def test_out_of_memory_on_a_single_sample_fails_the_plan_alone() -> None:
-    evaluator, (first, second) = run(Exhausting(0), batch_size=4)
+@pytest.mark.parametrize("fill", [fill_gpu, fill_memory_by_numpy])
+def test_out_of_memory_on_a_single_sample_fails_the_plan_alone(fill: Callable[[], None]) -> None:
+    evaluator, (first, second) = run(Exhausting(0, fill), batch_size=4)
     assert first.failure is not None
     assert "out of memory" in first.failure
     assert second.score is not None

@@ -205,13 +205,13 @@ class Engine:
                         self._run_piece(group, piece)
                     self._let_go(chunk, piece)
                 break
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 self._recover(chunk, error)
         yield from map(self._outcome, chunk)
 
-    def _recover(self, chunk: Sequence[Candidate], error: RuntimeError) -> None:
+    def _recover(self, chunk: Sequence[Candidate], error: RuntimeError | MemoryError) -> None:
         """Out of memory: everything held is let go and the chunk begins again with half the batch."""
         device = self._work.split.targets.device
         if device.type == "cuda":

@@ -9,6 +9,9 @@ import torch
 
 __all__ = ["default_budget", "free_memory", "is_out_of_memory"]
 
+# How PyTorch's allocator for processors, and the GPU libraries that allocate memory of their own, say it.
+_SIGNS = ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
 
 def free_memory(device: torch.device | str = "cpu") -> int:
     """Bytes that a device has free now.
@@ -36,5 +39,5 @@ def default_budget(device: torch.device | str = "cpu") -> int:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether PyTorch raised an error because a device, or the processor's memory, is full."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    """Whether an error says that a device, or the processor's memory, is full: PyTorch's, NumPy's or Python's own."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in str(error) for sign in _SIGNS)
