@@ -1,4 +1,4 @@
-"""Ctrl-C, in a process of its own."""
+"""Ctrl-C and `kill`, in a process of its own."""
 
 from __future__ import annotations
 
@@ -43,13 +43,15 @@ def num_trials(folder: Path) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_keeps_every_trial_and_the_same_command_goes_on(project: Path, run: Run, workers: int) -> None:
+@pytest.mark.parametrize(("sent", "workers"), [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 2)])
+def test_ctrl_c_and_kill_keep_every_trial_and_the_same_command_goes_on(
+    sent: signal.Signals, workers: int, project: Path, run: Run
+) -> None:
     (project / "slow.py").write_text(SLOW_NETWORK)
     text = CONFIG.replace("net.py:small", "slow.py:slow").replace("epochs = 8", "epochs = 6")
     text = f'workers = {workers}\n{text}\n[evaluation]\nprotocol = "train"\n'
     (project / "slow.toml").write_text(text)
-    folder = project / f"interrupted-{workers}"
+    folder = project / f"interrupted-{sent.name}-{workers}"
     command = [sys.executable, "-m", "dovetail", "search", str(project / "slow.toml"), "--out", str(folder)]
     process = subprocess.Popen(
         command,
@@ -62,11 +64,11 @@ def test_ctrl_c_keeps_every_trial_and_the_same_command_goes_on(project: Path, ru
     deadline = time.monotonic() + 120
     while num_trials(folder) < 3 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: its workers, too
+    os.killpg(process.pid, sent)  # as terminals and schedulers do: its workers, too
     _, errors = process.communicate(timeout=60)
     kept = num_trials(folder)
     assert process.returncode == 1, errors
-    assert f"stopped by Ctrl-C: {kept} trials are kept" in errors
+    assert f"stopped: {kept} trials are kept" in errors
     assert "Traceback" not in errors
     assert 3 <= kept < 16
     with pytest.raises(ProcessLookupError):

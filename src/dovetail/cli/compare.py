@@ -63,7 +63,7 @@ def compare(
     except KeyboardInterrupt:
         found = None
     if found is None:
-        raise Stopped(f"stopped by Ctrl-C: what was evaluated is kept in {folder}. Run the same command again.")
+        raise Stopped(f"stopped: what was evaluated is kept in {folder}. Run the same command again.")
     if as_json:
         print_json(_dict(found, folder))
         return

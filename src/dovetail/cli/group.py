@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dovetail.cli.signals import terminated_like_ctrl_c
 from dovetail.errors import CheckpointError, ConfigError, DataError, DovetailError, FormatError, PlanError
 
 __all__ = ["Commands", "Stopped"]
@@ -14,7 +15,7 @@ _BAD_INPUT = (ConfigError, DataError, CheckpointError, FormatError, PlanError)
 
 
 class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
-    """A command ended by Ctrl-C after it had put everything in order."""
+    """A command ended by Ctrl-C, or `kill`, after it had put everything in order."""
 
 
 class Commands(click.Group):
@@ -25,7 +26,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with terminated_like_ctrl_c():
+                return super().invoke(ctx)
         except Stopped as stopped:
             click.echo(str(stopped), err=True)
             ctx.exit(1)

@@ -47,7 +47,7 @@ def search(
 ) -> None:
     """Search number formats and widths; write trials, Pareto front and best model.
 
-    Ctrl-C stops it and keeps every trial; the same command goes on where it stopped, without repeating one.
+    Ctrl-C, or `kill`, stops it and keeps every trial; the same command goes on where it stopped, without repeating one.
     """
     run_config = read(
         config,
@@ -89,7 +89,7 @@ def search(
         _print(result, top)
     if result.run.end is End.INTERRUPTED:
         raise Stopped(
-            f"stopped by Ctrl-C: {len(result.run.trials):,} trials are kept in {folder}. "
+            f"stopped: {len(result.run.trials):,} trials are kept in {folder}. "
             "Run the same command again to go on from there."
         )
 
@@ -127,5 +127,5 @@ _ENDS = {
     "exhausted": "nothing is left to evaluate",
     "budget": "all trials asked for are done",
     "timeout": "its time was up",
-    "interrupted": "Ctrl-C",
+    "interrupted": "it was stopped",
 }

@@ -251,8 +251,8 @@ def _how_it_ended(code: int | None) -> str:
 
 def _serve(jobs: Sequence[Job[Made]], connection: Connection, others: Sequence[Connection]) -> None:
     """A worker's life: train what it is told, until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for sent in (signal.SIGINT, signal.SIGTERM):  # which may reach the whole group: the parent decides
+        signal.signal(sent, signal.SIG_IGN)
     gc.freeze()  # what the parent owns is not this process's to clean up
     for other in others:
         other.close()
