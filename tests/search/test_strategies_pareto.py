@@ -203,11 +203,20 @@ def test_no_gain_through_a_warp_is_larger_than_its_bound_and_pruning_keeps_the_l
 
 
 def test_a_warp_is_increasing_meets_its_knots_and_goes_on_beyond_them():
-    warp = Warp.of(np.array([0.1, 0.1, 0.2, 0.9]))  # ranks 0, 1/2, 1; shares 0, 1/8, 1
+    warp = Warp.of(np.array([1.0, 1.0, 2.0, 9.0]))  # ranks 0, 1/2, 1; shares 0, 1/8, 1
     np.testing.assert_allclose(warp.places, [0, 0.3125, 1])
-    np.testing.assert_allclose(warp(np.array([0.1, 0.15, 0.2, 0.55, 0.9])), [0, 0.15625, 0.3125, 0.65625, 1])
-    np.testing.assert_allclose(warp(np.array([0.0, 1.6])), [-0.3125, 1.6875])
+    np.testing.assert_allclose(warp(np.array([1.0, 1.5, 2.0, 5.5, 9.0])), [0, 0.15625, 0.3125, 0.65625, 1])
+    np.testing.assert_allclose(warp(np.array([0.0, 16.0])), [-0.3125, 1.6875])
     assert Warp.of(np.full(3, 0.5)) == IDENTITY
+
+
+def test_shares_are_warped_to_their_log_odds():
+    warp = Warp.of(np.array([0.0, 0.3, 1.0]))
+    share = np.linspace(0.02, 0.98, 97)
+    np.testing.assert_allclose(warp(share), np.log((share + 0.005) / (1 - share + 0.005)), atol=0.06)
+    np.testing.assert_allclose(warp(share) + warp(1 - share), 0, atol=1e-9)
+    np.testing.assert_allclose(warp(np.array(warp.values)), warp.places, atol=1e-12)
+    assert (warp.slopes > 0).all()
 
 
 def test_the_steepest_slope_above_a_place_is_that_of_the_pieces_from_there_on():

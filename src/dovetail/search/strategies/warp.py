@@ -1,7 +1,9 @@
-"""A scale on which a quality is easier to model: halfway between its value and its rank among what was seen.
+"""A scale on which a quality is easier to model.
 
-Scores crowd: most plans at chance, the good ones within a percent of each other. On this scale the model spends its
-resolution where the scores are. It is piecewise linear, so that expectations through it stay exact.
+A share (accuracy) is modelled by its log odds: there the scatter that plans have about any smooth law is about as wide
+near perfection as near chance, so the model is not too sure of itself at one end and too timid at the other. Any other
+quality is modelled halfway between its value and its rank among what was seen: scores crowd, and there the model spends
+its resolution where they are. Both scales are piecewise linear, so that expectations through them stay exact.
 """
 
 from __future__ import annotations
@@ -11,12 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IDENTITY", "Warp"]
+__all__ = ["IDENTITY", "LOG_ODDS", "Warp"]
 
 Floats = NDArray[np.float64]
 
 PIECES = 8
 RANK_SHARE = 0.5
+ODDS = 4.4  # knots of the log odds reach from minus to plus this: shares of about 1 % to 99 %
+ODDS_PIECES = 16
+SHRINK = 0.005  # added to right and wrong alike: a perfect score on some hundred samples has finite odds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +38,16 @@ class Warp:
 
     @classmethod
     def of(cls, seen: Floats) -> Warp:
-        """place = (value - lowest) / (highest - lowest) / 2 + rank / 2, with knots at evenly spaced ranks of the
-        distinct values; the identity where all are equal."""
+        """The scale for a quality, larger better, of which these values were seen.
+
+        All between 0 and 1: `LOG_ODDS`. Else place = (value - lowest) / (highest - lowest) / 2 + rank / 2, with knots
+        at evenly spaced ranks of the distinct values. The identity where all are equal.
+        """
         distinct = np.unique(seen)
         if len(distinct) < 2:
             return IDENTITY
+        if distinct[0] >= 0 and distinct[-1] <= 1:
+            return LOG_ODDS
         ranks = np.unique(np.linspace(0, len(distinct) - 1, PIECES + 1).astype(np.int64))
         values = distinct[ranks]
         share = (values - values[0]) / (values[-1] - values[0])
@@ -74,4 +84,13 @@ class Warp:
         return lower, upper, self.slopes[piece]
 
 
+def _log_odds() -> Warp:
+    """place = log((value + s) / (1 - value + s)), s = `SHRINK`."""
+    places = np.linspace(-ODDS, ODDS, ODDS_PIECES + 1)
+    odds = np.exp(places)
+    values = (odds * (1 + SHRINK) - SHRINK) / (1 + odds)
+    return Warp(values=tuple(values.tolist()), places=tuple(places.tolist()))
+
+
 IDENTITY = Warp(values=(0.0, 1.0), places=(0.0, 1.0))
+LOG_ODDS = _log_odds()
