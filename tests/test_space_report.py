@@ -86,3 +86,16 @@ def test_tables_have_a_row_per_decision_group_and_cost(session: Session, graph: 
     assert decisions.rows[-1] == ("0:width", "width", "3", "x0.5, x1, x2", "0")
     assert [row[0] for row in group_table(graph).rows] == [group.name for group in graph.groups]
     assert [row[0] for row in range_table(cost_ranges(session)).rows] == list(COSTS)
+
+
+def test_groups_that_cannot_be_grown_without_changing_the_function_say_why() -> None:
+    network = nn.Sequential(nn.Linear(4, 8), nn.Softmax(1), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    table = group_table(trace(network, (torch.zeros(2, 4),)))
+    assert table.columns[-1] == "not grown exactly because"
+    reasons = {row[0]: row[-1] for row in table.rows}
+    assert "softmax" in reasons["0"]
+    assert reasons["2"] == ""
+
+
+def test_where_every_group_grows_exactly_nothing_is_said_of_it(graph: Graph) -> None:
+    assert group_table(graph).columns[-1] == "frozen because"

@@ -16,8 +16,9 @@ from dovetail.report.tables import Table
 from dovetail.search.space import Rows, Space
 from dovetail.session import Session
 from dovetail.space_csv import Extremes, find_extremes, merge_extremes
+from dovetail.transforms import inheritance_report
 
-__all__ = ["CostRange", "cost_ranges", "decision_table", "group_table", "range_table"]
+__all__ = ["CostRange", "cost_ranges", "decision_table", "group_table", "growth_obstacles", "range_table"]
 
 _COUNTED = 1 << 20  # spaces up to this size are priced whole for their ranges, larger ones by a sample of as many rows
 _PART = 1 << 16
@@ -80,11 +81,26 @@ def decision_table(space: Space) -> Table:
     return Table(title=f"{len(rows)} decisions", columns=heads, rows=rows, numeric=("choices",))
 
 
+def growth_obstacles(graph: Graph) -> dict[str, str]:
+    """Free width groups that cannot be doubled without changing the model's function, each with the first reason."""
+    doubled = Plan.of(widths={group.name: 2 * group.base for group in graph.groups if group.frozen is None})
+    return {change.group: change.reasons[0] for change in inheritance_report(graph, doubled) if not change.exact}
+
+
 def group_table(graph: Graph) -> Table:
-    """Width groups, and why a frozen one is."""
-    rows = tuple((g.name, str(g.base), str(g.multiple_of), g.frozen or "") for g in graph.groups)
-    heads = ("width group", "channels", "multiple of", "frozen because")
-    return Table(title=f"{len(rows)} width groups", columns=heads, rows=rows, numeric=("channels", "multiple of"))
+    """Width groups, why a frozen one is, and why growing changes the function where it does."""
+    obstacles = growth_obstacles(graph)
+    heads = ["width group", "channels", "multiple of", "frozen because"]
+    rows = [[g.name, str(g.base), str(g.multiple_of), g.frozen or ""] for g in graph.groups]
+    if obstacles:
+        heads.append("not grown exactly because")
+        rows = [[*row, obstacles.get(row[0], "")] for row in rows]
+    return Table(
+        title=f"{len(rows)} width groups",
+        columns=tuple(heads),
+        rows=tuple(map(tuple, rows)),
+        numeric=("channels", "multiple of"),
+    )
 
 
 def range_table(ranges: Sequence[CostRange]) -> Table:

@@ -62,12 +62,17 @@ def _write(session: Session, path: Path) -> Extremes:
 
 
 def _dict(session: Session, ranges: Sequence[CostRange]) -> dict[str, Any]:
-    found = session.space
+    from dovetail.space_report import growth_obstacles
+
+    found, obstacles = session.space, growth_obstacles(session.graph)
     return {
         "size": found.size,
         "distinct": found.distinct,
         "decisions": [{"name": d.name, "kind": d.kind, "choices": list(d.labels)} for d in found.decisions],
-        "groups": [{"name": g.name, "width": g.base, "frozen": g.frozen} for g in session.graph.groups],
+        "groups": [
+            {"name": g.name, "width": g.base, "frozen": g.frozen, "not_grown_exactly": obstacles.get(g.name)}
+            for g in session.graph.groups
+        ],
         "costs": {r.name: {"minimum": r.minimum, "base": r.base, "maximum": r.maximum, "unit": r.unit} for r in ranges},
         "exact_ranges": all(r.is_exact for r in ranges),
         "notes": list(found.notes),
