@@ -99,9 +99,7 @@ def test_law_holds(text: str, law: Callable[[Format], None]) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")  # from inductor's own modules
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "text", ["fixed(8,4)", "E4M3FN", "mxfp8_e4m3", "block_fp(8,8,127)", "nvfp4", "log(4,5)", "int(8)", "ternary(mean)"]
-)
+@pytest.mark.parametrize("text", TEXTS)
 def test_compiled_result_is_the_same_to_the_bit(text: str) -> None:
     fmt = calibrated(text)
     x = sample_values(fmt).requires_grad_()
