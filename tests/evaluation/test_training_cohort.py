@@ -307,7 +307,8 @@ def test_the_candidates_of_a_killed_worker_fail_with_a_reason_and_the_others_go_
     assert str(found[1]).startswith("training: its worker process was killed by SIGKILL")
     lost = [number for number, result in found.items() if isinstance(result, Exception)]
     assert len(found) == 4
-    assert len(lost) <= 2  # those of one worker
+    # What it had finished stands; between rungs nothing is finished, and the other worker has at least one.
+    assert lost == [1] if halving is None else len(lost) < 4
     assert max(len(r.epochs) for r in found.values() if isinstance(r, TrainResult)) == 3
 
 

@@ -155,7 +155,8 @@ class _Forked(Generic[Made]):
         found: dict[int, float] = {}
         for answer in self._ask_all(epochs, stop, is_last=False):
             found |= answer  # type: ignore[arg-type]
-        return found
+        # who was trained by a worker that died later in this round is not in training any more
+        return {index: loss for index, loss in found.items() if index not in self._lost}
 
     def drop(self, indices: Collection[int]) -> None:
         self._dropped |= frozenset(indices)
