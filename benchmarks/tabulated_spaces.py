@@ -214,16 +214,44 @@ def joint(
 
 
 def cancer_joint() -> Table:
-    """30-h1-h2-2 on breast cancers; two widths of five, five formats for data_in and three weights: 15,625 plans."""
+    """30-h1-h2-2 on breast cancers; two widths of five, five formats of data_in and of each weight: 15,625 plans."""
     x, y = load_breast_cancer(return_X_y=True)
     return joint("cancer-joint", x, y, 300, (2, 4, 8, 16, 32), epochs=30)
 
 
-def pendigits_joint() -> Table:
-    """16-h1-h2-10 on pen strokes; two widths of five, five formats for data_in and three weights: 15,625 plans."""
+def pen_strokes() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     data = np.load(data_folder() / "pendigits.npz", allow_pickle=False)
-    x, y = data["x_train"].astype(np.float64), data["y_train"].astype(np.int64)
+    return data["x_train"].astype(np.float64), data["y_train"].astype(np.int64)
+
+
+def pendigits_joint() -> Table:
+    """16-h1-h2-10 on pen strokes; two widths of five, five formats of data_in and of each weight: 15,625 plans."""
+    x, y = pen_strokes()
     return joint("pendigits-joint", x[:5000], y[:5000], 3500, (4, 8, 16, 32, 64), epochs=10)
+
+
+def pendigits_precision() -> Table:
+    """16-32-32-10 on pen strokes; data_in and weight of each layer, five formats: 15,625 plans."""
+    x, y = pen_strokes()
+    x_train, y_train, x_val, y_val = split(x[:7000], y[:7000], 4000)
+    layers = train_mlp(x_train, y_train, (16, 32, 32, 10), epochs=20)
+    accuracy, cost = tabulate_formats(layers, x_val, y_val, FORMATS, shared_data_in=False)
+    return Table(
+        name="pendigits-precision", kinds=("precision",) * 6, values=(bits(FORMATS),) * 6, accuracy=accuracy, cost=cost
+    )
+
+
+def digits_joint() -> Table:
+    """64-h1-h2-10 on handwritten digits; two widths of five, five formats of data_in and of each weight: 15,625 plans."""
+    x, y = load_digits(return_X_y=True)
+    return joint("digits-joint", x, y, 1000, (4, 8, 16, 32, 64), epochs=30)
+
+
+def jets_joint() -> Table:
+    """48-h1-h2-5 on jets; two widths of five, five formats of data_in and of each weight: 15,625 plans."""
+    data = np.load(data_folder() / "jets.npz", allow_pickle=False)
+    x, y = (data[name] for name in (("x", "y") if "x" in data else data.files[:2]))
+    return joint("jets-joint", x.astype(np.float64), y.astype(np.int64), 1500, (4, 8, 16, 32, 64), epochs=20)
 
 
 TABLES: dict[str, Callable[[], Table]] = {
@@ -233,6 +261,9 @@ TABLES: dict[str, Callable[[], Table]] = {
     "wine-precision": wine_precision,
     "jets-precision": jets_precision,
     "pendigits-joint": pendigits_joint,
+    "pendigits-precision": pendigits_precision,
+    "digits-joint": digits_joint,
+    "jets-joint": jets_joint,
 }
 
 

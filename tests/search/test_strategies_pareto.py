@@ -97,6 +97,18 @@ def test_believing_a_row_moves_no_mean_and_can_be_forgotten(observed):
     np.testing.assert_array_equal(posterior.pool()[1], before[1])
 
 
+def test_everywhere_the_mean_is_that_of_the_rows_and_the_deviation_no_smaller(observed):
+    gaps, hyper, rows, chosen, y = observed
+    posterior = Posterior(gaps, hyper, rows[chosen], y, rows[:1])
+    mean, bound = posterior.everywhere()
+    exact, deviation = posterior.at(rows)  # rows in the order of enumeration
+    np.testing.assert_allclose(mean, exact, atol=1e-4)
+    assert (bound >= deviation - 1e-5).all()
+    assert (bound < np.sqrt(posterior.variance) - 1e-3).mean() > 0.9
+    alone = Posterior(gaps, hyper, rows[chosen[:1]], y[:1] + 1.0, rows[:1])  # of one observation the bound is exact
+    np.testing.assert_allclose(alone.everywhere()[1], alone.at(rows)[1], atol=1e-9)
+
+
 @pytest.mark.parametrize("decisions", [1, 2, 3])
 def test_the_gradient_of_the_likelihood_is_its_slope(observed, decisions):
     gaps, hyper, rows, chosen, y = observed
@@ -249,6 +261,31 @@ def test_the_front_of_a_small_space_is_found_in_a_fraction_of_it():
     found = drive(ParetoStrategy(problem), score(problem), 40)
     reached = np.array([score(problem)(row) for row in found]) * [1, -1]
     assert hypervolume(reached, worst) >= 0.98 * hypervolume(points, worst)
+
+
+@pytest.mark.parametrize("weighted_sum", [False, True])
+@pytest.mark.parametrize("limit", [(), (Constraint(metric="bits", op="<=", limit=14, is_cost=True),)])
+def test_a_space_swept_at_each_refit_gives_the_plan_of_one_scored_whole(monkeypatch, weighted_sum, limit):
+    problem = sample_problem((4, 5, 4, 5), weighted_sum=weighted_sum, constraints=limit)
+    evaluate, told = score(problem), np.random.default_rng(1).permutation(problem.space.size)[:30]
+    whole, swept = ParetoStrategy(problem), None
+    monkeypatch.setattr("dovetail.search.strategies.pool.WHOLE", 1)
+    monkeypatch.setattr("dovetail.search.strategies.pareto.SWEPT", 60)
+    monkeypatch.setattr("dovetail.search.strategies.pareto.KEPT", 20)
+    swept = ParetoStrategy(problem)
+    for row in map(problem.space.row_at, told.tolist()):
+        for strategy in (whole, swept):
+            strategy.tell(row, evaluate(row))
+    assert swept.ask(1) == whole.ask(1)
+
+
+def test_a_space_of_a_million_plans_is_searched_whole():
+    problem = sample_problem((4,) * 10)
+    found = drive(ParetoStrategy(problem), score(problem), 16)
+    assert len(set(found)) == 16
+    sizes = [np.asarray(d.sizes) for d in problem.space.decisions]
+    assert found[0] == tuple(int(s.argmin()) for s in sizes)  # the cheapest of all, not of a sample
+    assert found[1] == tuple(int(s.argmax()) for s in sizes)
 
 
 def test_a_weighted_sum_finds_its_optimum_early():

@@ -12,7 +12,7 @@ from dovetail.search.space import Row, Rows
 
 __all__ = ["ENUMERABLE", "Ledger", "Strategy", "feasible_chunks"]
 
-ENUMERABLE = 1 << 20
+ENUMERABLE = 1 << 22
 """Spaces of up to this many rows are listed and priced whole; larger ones are sampled."""
 
 CHUNK = 1 << 16

@@ -30,6 +30,10 @@ class Gain(Protocol):
         """Expected gain of each candidate: [P]; where a candidate cannot have the largest, a smaller number may
         stand."""
 
+    def bound(self, mean_PQ: Floats, deviation_PQ: Floats, known_PK: Floats) -> Floats | None:
+        """No less than the expected gain of each candidate whose deviation is at most the one given: [P]; cheap. None
+        where no useful bound is known."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
@@ -66,6 +70,9 @@ class SumGain:
         deviation_P = np.sqrt(np.maximum(deviation_PQ**2 @ self.weights**2, 1e-24))
         return expected_excess(mean_P, deviation_P, np.asarray(self.best))
 
+    def bound(self, mean_PQ: Floats, deviation_PQ: Floats, known_PK: Floats) -> Floats:
+        return self.of(mean_PQ, deviation_PQ, known_PK)  # it grows with the deviation
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HypervolumeGain:
@@ -91,7 +98,8 @@ class HypervolumeGain:
 
         if mean_PQ.shape[1] != 1 or len(mean_PQ) <= 2 * SURE:
             return exact(np.arange(len(mean_PQ)))
-        bound_P = improvement_bound(mean_PQ[:, 0], deviation_PQ[:, 0], known_PK, self.front, self.reference, self.warp)
+        bound_P = self.bound(mean_PQ, deviation_PQ, known_PK)
+        assert bound_P is not None
         gain_P = np.zeros(len(mean_PQ))
         first = np.argpartition(-bound_P, SURE)[:SURE]
         gain_P[first] = exact(first)
@@ -99,3 +107,8 @@ class HypervolumeGain:
         rest = rest[~np.isin(rest, first)]
         gain_P[rest] = exact(rest)
         return gain_P
+
+    def bound(self, mean_PQ: Floats, deviation_PQ: Floats, known_PK: Floats) -> Floats | None:
+        if mean_PQ.shape[1] != 1:
+            return None
+        return improvement_bound(mean_PQ[:, 0], deviation_PQ[:, 0], known_PK, self.front, self.reference, self.warp)

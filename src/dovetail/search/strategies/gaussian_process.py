@@ -16,6 +16,7 @@ Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -202,6 +203,31 @@ class Posterior:
         left = np.maximum(1 - np.einsum("na,na->a", white_NA, white_NA), 1e-8)
         return self.centre + self._white_N @ white_NA, np.sqrt(left * self.variance)
 
+    def everywhere(self) -> tuple[Floats32, Floats32]:
+        """Mean, and an upper bound on the standard deviation, at every row of the space, in the order of enumeration:
+        [size], [size].
+
+        The kernel is a product, so over a space cut into its first and its last decisions it factorises: the mean is
+        one matrix product of [N, rows of the head] and [N, rows of the tail]. The bound is the deviation that the one
+        nearest observation leaves: what else was observed only makes it smaller.
+        """
+        head_NH, tail_NT = (self._products(part) for part in _halves([len(table) for table in self._tables32]))
+        weight_N = solve_triangular(self._factor_NN, self._white_N, lower=True, trans="T").astype(np.float32)
+        mean_HT = (weight_N[:, None] * head_NH).T @ tail_NT
+        nearest_HT, product_HT = np.zeros_like(mean_HT), np.empty_like(mean_HT)
+        for head_H, tail_T in zip(head_NH, tail_NT, strict=True):
+            np.maximum(nearest_HT, np.multiply.outer(head_H, tail_T, out=product_HT), out=nearest_HT)
+        left_HT = np.maximum(1 - nearest_HT * nearest_HT / np.float32(1 + self._noise), np.float32(1e-8))
+        return mean_HT.ravel() + np.float32(self.centre), np.sqrt(left_HT.ravel() * np.float32(self.variance))
+
+    def _products(self, decisions: range) -> Floats32:
+        """Correlations of what was observed with every row of some decisions, by those alone: [N, rows]."""
+        product = np.ones((len(self), 1), dtype=np.float32)
+        for d in decisions:
+            table_NC = self._tables32[d][self._rows_ND[:, d]]
+            product = (product[:, :, None] * table_NC[:, None, :]).reshape(len(self), -1)
+        return product
+
     def add(self, row_D: Rows, y: float | None) -> None:
         """Observe a row; with None believe the mean there: the variance shrinks, no mean moves (kriging believer)."""
         count = len(self)
@@ -236,3 +262,9 @@ class Posterior:
             self._white_N[:count],
             self._rows_ND[:count],
         )
+
+
+def _halves(counts: Sequence[int]) -> tuple[range, range]:
+    """The decisions cut in two where the numbers of rows of both parts add up to the least."""
+    cut = min(range(len(counts) + 1), key=lambda k: math.prod(counts[:k]) + math.prod(counts[k:]))
+    return range(cut), range(cut, len(counts))

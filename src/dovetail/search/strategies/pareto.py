@@ -2,8 +2,8 @@
 
 A Gaussian process per quality over plans; the next plan has the largest expected gain in hypervolume with its exact
 costs plugged in (for a weighted sum: the largest expected improvement, the known part added). Small spaces are scored
-whole at every step; of larger ones a pool is drawn anew with each refit, and its best are improved by changing one
-decision at a time.
+whole at every step. Of larger ones a pool is chosen anew with each refit: what promises most of all plans where they
+can be listed; else a sample, whose best are improved by changing one decision at a time.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from dovetail.search.strategies.cost_scale import CostScale
 from dovetail.search.strategies.distances import decision_distances
 from dovetail.search.strategies.gain import Bound, Gain, HypervolumeGain, SumGain, probability_of_keeping
 from dovetail.search.strategies.initial_design import spread_along_costs
-from dovetail.search.strategies.pool import list_pool, sample_pool
+from dovetail.search.strategies.pool import Pool, list_pool, sample_pool
 from dovetail.search.strategies.quality_model import QualityModel
+from dovetail.search.strategies.sweep import Listing, largest
 from dovetail.search.strategies.warp import IDENTITY
 
 __all__ = ["ParetoStrategy"]
@@ -30,6 +31,9 @@ __all__ = ["ParetoStrategy"]
 Floats = NDArray[np.float64]
 
 INITIAL = 6  # evaluations before the model chooses
+SWEPT = 1 << 13  # plans of a listing, those that may gain most, whose gain is worked out at each refit
+KEPT = 1 << 10  # of them, those that gain most stay candidates until the next one
+CHUNK = 1 << 18  # plans of a listing whose bounds are computed at once
 CLIMBS = 4  # rows of a sampled pool from which to climb
 MARGIN = 0.01  # how far beyond the worst cost the reference of the hypervolume lies, as a share of the range
 
@@ -54,7 +58,9 @@ class ParetoStrategy:
         self._sums: list[float] = []
         self._pending: dict[Row, None] = {}
         self._pool = list_pool(problem) or sample_pool(problem, self._ledger, self._rng, [])
-        self._scale = CostScale.of([problem.objectives[i] for i in problem.cost_objectives], self._pool.costs)
+        self._listing = None if self._pool.complete else Listing.of(problem)
+        every = self._pool.costs if self._listing is None else self._listing.costs
+        self._scale = CostScale.of([problem.objectives[i] for i in problem.cost_objectives], every)
         self._design = self._initial_design()
 
     def ask(self, n: int) -> list[Row]:
@@ -100,15 +106,40 @@ class ParetoStrategy:
             return None
         if not self._problem.quality_objectives or self._model.succeeded.any():
             if self._model.needs_fit and self._problem.quality_objectives:
+                self._model.fit()
                 if not self._pool.complete:
-                    self._pool = sample_pool(
-                        self._problem, self._ledger, self._rng, [self._model.rows[i] for i in self._front()[0]]
-                    )
-                self._model.fit(self._pool.rows)
+                    self._pool = self._choose_pool()
+                self._model.watch(self._pool.rows)
             self._model.update(self._pending)
             if (best := self._most_promising()) is not None:
                 return best
         return self._ledger.draw(self._rng)
+
+    def _choose_pool(self) -> Pool:
+        """The candidates until the next refit: those that gain most among all plans that can be listed, else a sample
+        around the front."""
+        if self._listing is not None:
+            self._model.watch(self._pool.rows[:1])
+            gain = self._gain()
+            if (promise := self._sweep(self._listing, gain)) is not None:
+                rows, costs = self._listing.take(largest(promise, SWEPT))
+                best = largest(self._score(gain, *self._model.at(rows), costs), KEPT)
+                return Pool(rows[best], costs[best], complete=False)
+        front = [self._model.rows[i] for i in self._front()[0]]
+        return sample_pool(self._problem, self._ledger, self._rng, front)
+
+    def _sweep(self, listing: Listing, gain: Gain) -> Floats | None:
+        """What each plan of a listing may gain at most: [P]; None where there is no cheap bound."""
+        mean, deviation = self._model.everywhere()
+        promise = []
+        for start in range(0, len(listing.index), CHUNK):
+            part = slice(start, start + CHUNK)
+            index = listing.index[part]
+            bound = gain.bound(mean[index], deviation[index], self._known(listing.costs[part]))
+            if bound is None:
+                return None
+            promise.append(bound)
+        return np.concatenate(promise)
 
     def _most_promising(self) -> Row | None:
         """The candidate with the largest expected gain, or None where none gains anything."""
@@ -120,7 +151,7 @@ class ParetoStrategy:
             return None
         mean_PQ, deviation_PQ = self._model.pool() if self._problem.quality_objectives else self._model.at(pool.rows)
         scores = self._score(gain, mean_PQ[candidates], deviation_PQ[candidates], pool.costs[candidates])
-        if pool.complete:
+        if pool.complete or self._listing is not None:  # what may gain is in the pool
             top = int(np.argmax(scores))
             return tuple(pool.rows[candidates[top]].tolist()) if scores[top] > 0 else None
         starts = np.argsort(-scores, kind="stable")[:CLIMBS]
@@ -144,11 +175,15 @@ class ParetoStrategy:
             row, score = near[int(np.argmax(scores))], float(scores.max())
 
     def _score(self, gain: Gain, mean_PQ: Floats, deviation_PQ: Floats, costs: Floats) -> Floats:
-        known = (
-            costs * self._weights(self._problem.cost_objectives) if self._problem.weighted_sum else self._scale(costs)
-        )
         bounds = tuple(replace(b, level=float(self._model.warps[b.quality](np.array(b.level)))) for b in self._bounds())
-        return gain.of(mean_PQ, deviation_PQ, known) * probability_of_keeping(bounds, mean_PQ, deviation_PQ)
+        chance = probability_of_keeping(bounds, mean_PQ, deviation_PQ)
+        return gain.of(mean_PQ, deviation_PQ, self._known(costs)) * chance
+
+    def _known(self, costs: Floats) -> Floats:
+        """What the gain needs of costs."""
+        if self._problem.weighted_sum:
+            return costs * self._weights(self._problem.cost_objectives)
+        return self._scale(costs)
 
     def _weights(self, objectives: tuple[int, ...]) -> Floats:
         return np.array([self._problem.objectives[i].sign * self._problem.objectives[i].scale for i in objectives])

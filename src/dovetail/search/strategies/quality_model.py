@@ -82,8 +82,8 @@ class QualityModel:
         floor = np.where(best > median, best - OUTLIER * (best - median), -np.inf)
         return np.asarray(np.maximum(values, floor))
 
-    def fit(self, pool: Rows) -> None:
-        """Choose hyper-parameters anew and model a pool."""
+    def fit(self) -> None:
+        """Choose scales and hyper-parameters anew; they hold from the next `watch` on."""
         rows, count = np.array(self._rows), len(self._rows)
         if self._warped:
             self._warps = [Warp.of(seen) for seen in self.values().T]
@@ -91,8 +91,12 @@ class QualityModel:
         iterations = 30 if count < 100 else 10 if count < LIKELIHOOD_ROWS else 5  # later fits start near the optimum
         for q, hyper in enumerate(self._hyper):
             self._hyper[q] = fit(self._gaps, rows, values[:, q], hyper, iterations=iterations)
-        self._posteriors = [Posterior(self._gaps, h, rows, values[:, q], pool) for q, h in enumerate(self._hyper)]
         self._fit_at = count + max(1, count // REFITS)
+
+    def watch(self, pool: Rows) -> None:
+        """Model all that was told, at a pool's rows."""
+        rows, values = np.array(self._rows), self._places()
+        self._posteriors = [Posterior(self._gaps, h, rows, values[:, q], pool) for q, h in enumerate(self._hyper)]
         self._settle()
 
     def update(self, pending: Iterable[Row]) -> None:
@@ -124,6 +128,11 @@ class QualityModel:
     def pool(self) -> tuple[Floats, Floats]:
         """Means and deviations over the pool that was fitted, on the warped scales: [P, Q] each."""
         return _columns([posterior.pool() for posterior in self._posteriors])
+
+    def everywhere(self) -> tuple[Floats, Floats]:
+        """Means, and no less than the deviations, at every row of the space in the order of enumeration, on the warped
+        scales: [size, Q] each."""
+        return _columns([posterior.everywhere() for posterior in self._posteriors])
 
     def at(self, rows: Rows) -> tuple[Floats, Floats]:
         """Means and deviations at any rows, on the warped scales: [n, Q] each."""
