@@ -214,7 +214,7 @@ def joint(
 
 
 def cancer_joint() -> Table:
-    """30-h1-h2-2 on breast cancers; two widths of five, five formats of data_in and of each weight: 15,625 plans."""
+    """30-h1-h2-2 on breast cancers; two widths of five, five formats of data_in and each weight: 15,625 plans."""
     x, y = load_breast_cancer(return_X_y=True)
     return joint("cancer-joint", x, y, 300, (2, 4, 8, 16, 32), epochs=30)
 
@@ -225,7 +225,7 @@ def pen_strokes() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 
 def pendigits_joint() -> Table:
-    """16-h1-h2-10 on pen strokes; two widths of five, five formats of data_in and of each weight: 15,625 plans."""
+    """16-h1-h2-10 on pen strokes; two widths of five, five formats of data_in and each weight: 15,625 plans."""
     x, y = pen_strokes()
     return joint("pendigits-joint", x[:5000], y[:5000], 3500, (4, 8, 16, 32, 64), epochs=10)
 
@@ -242,13 +242,13 @@ def pendigits_precision() -> Table:
 
 
 def digits_joint() -> Table:
-    """64-h1-h2-10 on handwritten digits; two widths of five, five formats of data_in and of each weight: 15,625 plans."""
+    """64-h1-h2-10 on handwritten digits; two widths of five, five formats of data_in and each weight: 15,625 plans."""
     x, y = load_digits(return_X_y=True)
     return joint("digits-joint", x, y, 1000, (4, 8, 16, 32, 64), epochs=30)
 
 
 def jets_joint() -> Table:
-    """48-h1-h2-5 on jets; two widths of five, five formats of data_in and of each weight: 15,625 plans."""
+    """48-h1-h2-5 on jets; two widths of five, five formats of data_in and each weight: 15,625 plans."""
     data = np.load(data_folder() / "jets.npz", allow_pickle=False)
     x, y = (data[name] for name in (("x", "y") if "x" in data else data.files[:2]))
     return joint("jets-joint", x.astype(np.float64), y.astype(np.int64), 1500, (4, 8, 16, 32, 64), epochs=20)
