@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from dovetail.evaluation import Measured, Score
-from dovetail.evaluation.score import measure_share
+from dovetail.evaluation.bootstrap import group_sums
+from dovetail.evaluation.score import measure_mean, measure_share
 from dovetail.objective import Constraint, Objective
 from dovetail.plan import Plan
 from dovetail.record import Trial, TrialState
-from dovetail.search.best import compare_paired, find_best, find_front
+from dovetail.search.best import compare_paired, find_best, find_front, is_worse
 
 ACCURACY = Objective(name="accuracy", direction="maximize")
 BITS = Objective(name="bits", direction="minimize", is_cost=True)
@@ -85,6 +86,26 @@ def test_without_bits_per_sample_the_intervals_decide() -> None:
     best = find_best(trials, [loss, BITS], summed=False)
     assert best is not None
     assert (best.top.number, best.cheapest.number) == (0, 1)
+
+
+def test_means_are_compared_by_the_paired_bootstrap_over_groups() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.exponential(size=1000)
+    losses = {1: hard, 2: hard + 0.01 + 0.3 * rng.normal(size=1000), 3: hard + 0.1 + 0.02 * rng.normal(size=1000)}
+
+    def scored(number: int, bits: float) -> Trial:
+        sums = group_sums(losses[number]).astype("<f4").tobytes()
+        score = Score((("loss", measure_mean(losses[number])),), None, (("loss", sums),))
+        return Trial(number=number, row=(number,), choices=(), plan=Plan(), costs=(("bits", bits),), score=score)
+
+    objectives = (Objective(name="loss", direction="minimize"), BITS)
+    best = find_best([scored(1, 8.0), scored(2, 6.0), scored(3, 4.0)], objectives, summed=False)
+    assert best is not None
+    assert (best.top.number, best.cheapest.number) == (1, 2)  # the intervals of 1 and 3 overlap, too
+    assert best.test.startswith("paired bootstrap on 1000 samples")
+    assert best.p_value is not None
+    assert best.p_value >= 0.05
+    assert is_worse(scored(3, 4.0), best.top, objectives[0])
 
 
 def test_a_weighted_sum_decides_the_top() -> None:

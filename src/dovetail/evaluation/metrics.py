@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dovetail.errors import EvaluationError, unknown_name
+from dovetail.evaluation.bootstrap import group_sums
 from dovetail.evaluation.score import Z_95, Measured, Score, measure_mean, measure_share
 
 __all__ = ["METRICS", "Metric", "MetricSet", "Values", "find_metrics"]
@@ -97,7 +98,7 @@ def share(values: NDArray[Any], targets: NDArray[Any]) -> Measured:
 
 
 def mean(values: NDArray[Any], targets: NDArray[Any]) -> Measured:
-    """Mean over samples, with the normal interval."""
+    """Mean over samples, with its bootstrap interval."""
     return measure_mean(values)
 
 
@@ -275,7 +276,12 @@ class MetricSet:
                 return f"{metric.name} is NaN: the outputs hold infinities."
             figures.append((metric.name, figure))
         correct = np.packbits(values[is_correct.__name__]).tobytes() if self.is_classification else None
-        return Score(tuple(figures), correct)
+        sums = tuple(
+            (metric.name, group_sums(values[metric.statistic.__name__]).astype("<f4").tobytes())
+            for metric in self.metrics
+            if metric.aggregate is mean
+        )
+        return Score(tuple(figures), correct, sums)
 
     def _check(self, outputs: Tensor, targets: Tensor) -> None:
         if outputs.ndim < 1 or outputs.shape[0] != targets.shape[0]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail.errors import EvaluationError, unknown_name
+from dovetail.evaluation.bootstrap import group_sums, percentile_interval
 from dovetail.plan import Plan
 
 __all__ = ["Z_95", "Measured", "Outcome", "Score", "measure_mean", "measure_share"]
@@ -73,19 +74,19 @@ def measure_share(successes: int, samples: int) -> Measured:
 
 
 def measure_mean(values: NDArray[np.floating[Any]]) -> Measured:
-    """The mean of one value per sample, with the normal 95 % interval: mean -+ z s / sqrt(n).
+    """The mean of one value per sample, with its 95 % bootstrap interval (`bootstrap.percentile_interval`).
 
-    s is the sample standard deviation (n - 1 in the denominator). One sample says nothing of the spread: its interval
-    is infinite. Sums are in double precision.
+    One sample says nothing of the spread: its interval is infinite, as is that of a mean that is not finite. Sums are
+    in double precision.
     """
     samples = values.size
     if samples < 1:
         raise EvaluationError("a mean needs at least 1 sample, got 0.")
     mean = float(values.mean(dtype=np.float64))
-    if samples == 1:
-        return Measured(mean, 1, -math.inf, math.inf)
-    half = Z_95 * float(values.std(ddof=1, dtype=np.float64)) / math.sqrt(samples)
-    return Measured(mean, samples, mean - half, mean + half)
+    if samples == 1 or not math.isfinite(mean):
+        return Measured(mean, samples, -math.inf, math.inf)
+    low, high = percentile_interval(group_sums(values), samples)
+    return Measured(mean, samples, low, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,13 @@ class Score:
         metrics: (name, figure) in the order asked for.
         correct: for classification, one bit per sample in the split's order (`numpy.packbits`, first sample in the
         highest bit): two plans can then be compared sample by sample. None for other tasks.
+        sums: (name, sums over groups of samples as little-endian float32) of each metric that is a mean: two plans can
+        then be compared group by group (`bootstrap.group_sums`).
     """
 
     metrics: tuple[tuple[str, Measured], ...]
     correct: bytes | None = None
+    sums: tuple[tuple[str, bytes], ...] = ()
 
     def measured(self, name: str) -> Measured:
         """The figure of one metric.
@@ -128,10 +132,18 @@ class Score:
             return None
         return np.unpackbits(np.frombuffer(self.correct, np.uint8), count=self.samples).astype(np.bool_)
 
+    def group_sums(self, name: str) -> NDArray[np.float64] | None:
+        """A metric's sums over groups of samples; None where it is no mean."""
+        found = dict(self.sums).get(name)
+        return None if found is None else np.frombuffer(found, "<f4").astype(np.float64)
+
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able form; the bits as base64."""
-        bits = None if self.correct is None else base64.b64encode(self.correct).decode("ascii")
-        return {"metrics": {name: figure.to_dict() for name, figure in self.metrics}, "correct": bits}
+        """A JSON-able form; the bits and the sums as base64."""
+        return {
+            "metrics": {name: figure.to_dict() for name, figure in self.metrics},
+            "correct": None if self.correct is None else base64.b64encode(self.correct).decode("ascii"),
+            "sums": {name: base64.b64encode(sums).decode("ascii") for name, sums in self.sums},
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -140,6 +152,7 @@ class Score:
         return cls(
             tuple((name, Measured.from_dict(figure)) for name, figure in data["metrics"].items()),
             None if bits is None else base64.b64decode(bits),
+            tuple((name, base64.b64decode(sums)) for name, sums in data.get("sums", {}).items()),
         )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from dovetail.evaluation.bootstrap import probability_not_above
 from dovetail.objective import Constraint, Objective, weighted_sum
 from dovetail.record import Trial
 from dovetail.search.front import non_dominated
@@ -110,8 +111,8 @@ def find_best(
     """The top trial and the cheapest that is not significantly worse; None where no trial keeps the constraints.
 
     "Cheaper" weighs the cost objectives: the mean of scale x (cost / the top's cost), signs as their directions say.
-    Quality is compared by McNemar's test where both trials carry their bits per sample, and by whether the 95 %
-    intervals overlap otherwise.
+    Quality is compared on the same samples: accuracy by McNemar's test, a metric that is a mean by the paired bootstrap
+    (over groups of samples, one-sided), any other, or one on other samples, by whether the 95 % intervals overlap.
 
     Args:
         trials: any trials; failed ones and those beyond a constraint are left out.
@@ -154,9 +155,9 @@ def _cheapest_alike(kept: Sequence[Trial], top: Trial, quality: Objective, costs
     if not cheaper:
         return Best(top=top, cheapest=top, quality=quality.name, p_value=None, test="no plan is cheaper")
     for trial in cheaper:
-        p_value = _paired_p(top, trial, quality)
+        p_value, name = _paired_p(top, trial, quality)
         if p_value is not None and p_value >= SIGNIFICANCE:
-            test = f"McNemar's exact test on {_samples(trial, quality)} samples, one-sided, p = {p_value:.3g}"
+            test = f"{name} on {_samples(trial, quality)} samples, one-sided, p = {p_value:.3g}"
             return Best(top=top, cheapest=trial, quality=quality.name, p_value=p_value, test=test)
         if p_value is None and _intervals_meet(top, trial, quality):
             test = f"the 95 % intervals on {_samples(trial, quality)} samples overlap"
@@ -167,8 +168,8 @@ def _cheapest_alike(kept: Sequence[Trial], top: Trial, quality: Objective, costs
 
 
 def is_worse(trial: Trial, top: Trial, quality: Objective) -> bool:
-    """Whether the samples show that a trial is worse than the top: McNemar's test, or intervals that do not meet."""
-    p_value = _paired_p(top, trial, quality)
+    """Whether the samples show that a trial is worse than the top: a paired test, or intervals that do not meet."""
+    p_value, _ = _paired_p(top, trial, quality)
     return p_value < SIGNIFICANCE if p_value is not None else not _intervals_meet(top, trial, quality)
 
 
@@ -180,13 +181,18 @@ def _relative_cost(trial: Trial, reference: Trial, costs: Sequence[Objective]) -
     return total / len(costs) if costs else 0.0
 
 
-def _paired_p(top: Trial, other: Trial, quality: Objective) -> float | None:
-    """McNemar's p-value, where the figure is the share of right samples and both trials stand on the same ones."""
-    ours, theirs = (trial.score.correct if trial.score else None for trial in (top, other))
-    paired = quality.name == "accuracy" and _samples(top, quality) == _samples(other, quality)
-    if not paired or ours is None or theirs is None:
-        return None
-    return float(compare_paired(ours, [theirs])[0])
+def _paired_p(top: Trial, other: Trial, quality: Objective) -> tuple[float | None, str]:
+    """The p-value of the other being worse on the samples that both stand on, and the test that gave it: McNemar's for
+    the share of right samples, the paired bootstrap for means. None where they cannot be paired."""
+    samples = _samples(top, quality)
+    if top.score is None or other.score is None or samples != _samples(other, quality):
+        return None, ""
+    if quality.name == "accuracy" and top.score.correct is not None and other.score.correct is not None:
+        return float(compare_paired(top.score.correct, [other.score.correct])[0]), "McNemar's exact test"
+    ours, theirs = top.score.group_sums(quality.name), other.score.group_sums(quality.name)
+    if ours is None or theirs is None or len(ours) != len(theirs):
+        return None, ""
+    return probability_not_above(-quality.sign * ours, -quality.sign * theirs, samples), "paired bootstrap"
 
 
 def _intervals_meet(top: Trial, other: Trial, quality: Objective) -> bool:

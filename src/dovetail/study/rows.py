@@ -20,6 +20,7 @@ _ROW = msgspec.json.Decoder(tuple[int, ...])
 _FIGURES = msgspec.json.Decoder(dict[str, float])
 _DETAILS = msgspec.json.Decoder(dict[str, float | str | None])
 _METRICS = msgspec.json.Decoder(tuple[tuple[str, float, int, float | None, float | None], ...])
+_SUMS = msgspec.msgpack.Decoder(dict[str, bytes])
 
 
 def encode_trial(study_id: int, trial: Trial) -> tuple[Any, ...]:
@@ -35,6 +36,7 @@ def encode_trial(study_id: int, trial: Trial) -> tuple[Any, ...]:
         _text(dict(trial.measurements)),
         None if score is None else _text([(n, m.value, m.samples, m.low, m.high) for n, m in score.metrics]),
         None if score is None else score.correct,
+        msgspec.msgpack.encode(dict(score.sums)) if score is not None and score.sums else None,
         _text(dict(trial.details)),
         trial.seed,
         trial.duration_s,
@@ -48,7 +50,7 @@ def decode_trial(header: StudyHeader, columns: Sequence[Any]) -> Trial:
     Raises:
         StudyError: They are not what `encode_trial` gives.
     """
-    _, number, row, state, reason, costs, measurements, metrics, correct, details, seed, duration_s, ended = columns
+    _, number, row, state, reason, costs, measurements, metrics, correct, sums, details, seed, spent, ended = columns
     try:
         chosen = _ROW.decode(row)
         return Trial(
@@ -60,18 +62,24 @@ def decode_trial(header: StudyHeader, columns: Sequence[Any]) -> Trial:
             reason=reason,
             costs=tuple(_FIGURES.decode(costs).items()),
             measurements=tuple(_FIGURES.decode(measurements).items()),
-            score=None
-            if metrics is None
-            else Score(_decode_metrics(metrics), None if correct is None else bytes(correct)),
+            score=None if metrics is None else _decode_score(metrics, correct, sums),
             details=tuple(
                 (name, math.nan if value is None else value) for name, value in _DETAILS.decode(details).items()
             ),
             seed=seed,
-            duration_s=duration_s,
+            duration_s=spent,
             finished_at=ended,
         )
     except (msgspec.MsgspecError, ValueError, IndexError) as error:
         raise StudyError(f"study: trial {number} cannot be read, its row is corrupt: {error}.") from error
+
+
+def _decode_score(metrics: str, correct: Any, sums: Any) -> Score:
+    return Score(
+        _decode_metrics(metrics),
+        None if correct is None else bytes(correct),
+        () if sums is None else tuple(_SUMS.decode(bytes(sums)).items()),
+    )
 
 
 def _decode_metrics(text: str) -> tuple[tuple[str, Measured], ...]:

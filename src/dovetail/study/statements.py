@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["LAYOUT", "PAGE", "SQLITE", "STUDIES", "TRIALS", "Statement", "Statements"]
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of this layout; a study of another one is refused rather than misread."""
 
 PAGE = 1000
@@ -79,6 +79,7 @@ SQLITE = Statements(
             measurements TEXT NOT NULL,    -- JSON: (name: figure)
             metrics TEXT,                  -- JSON: [[name, value, samples, low, high]], null for an infinite end
             correct BLOB,                  -- one bit per sample, as numpy.packbits gives
+            sums BLOB,                     -- MessagePack: (name: sums over groups of samples, float32)
             details TEXT NOT NULL,         -- JSON: (name: figure or text)
             seed BIGINT NOT NULL,
             duration_s DOUBLE NOT NULL,
@@ -89,7 +90,7 @@ SQLITE = Statements(
     all_studies=Statement(f"SELECT id, name, layout, header FROM {STUDIES} ORDER BY id"),
     study_named=Statement(f"SELECT id, name, layout, header FROM {STUDIES} WHERE name = ?"),
     add_study=Statement(f"INSERT INTO {STUDIES} (name, layout, header) VALUES (?, ?, ?)"),
-    add_trial=Statement(f"INSERT INTO {TRIALS} VALUES ({', '.join('?' * 13)})"),
+    add_trial=Statement(f"INSERT INTO {TRIALS} VALUES ({', '.join('?' * 14)})"),
     trials_after=Statement(f"SELECT * FROM {TRIALS} WHERE study_id = ? AND number > ? ORDER BY number LIMIT {PAGE}"),
     count_trials=Statement(f"SELECT count(*) FROM {TRIALS} WHERE study_id = ?"),
 )

@@ -36,6 +36,7 @@ _TRIALS = sa.Table(
     sa.Column("measurements", sa.Text, nullable=False),
     sa.Column("metrics", sa.Text),
     sa.Column("correct", sa.LargeBinary),
+    sa.Column("sums", sa.LargeBinary),
     sa.Column("details", sa.Text, nullable=False),
     sa.Column("seed", sa.BigInteger, nullable=False),
     sa.Column("duration_s", sa.Double, nullable=False),
