@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
 from dovetail.data import Split
 from dovetail.errors import DovetailError, EvaluationError
+from dovetail.evaluation.ahead import Begun, begin
 from dovetail.evaluation.cache import ValueCache
 from dovetail.evaluation.interpreter import Interpreter
 from dovetail.evaluation.leaves import Leaves
@@ -118,6 +120,7 @@ class Engine:
         self._tensors = ModelTensors(
             work.graph, work.model, work.program, self._numbering, weights=work.weights, seed=work.seed
         )
+        self._has_thread = False
         self._interpreter = Interpreter(work.program, self._numbering, self.cache, work.formats)
         tail = find_tail(work.program)
         self._leaves = (
@@ -135,6 +138,7 @@ class Engine:
         self.batch_size = batch_size
         self._pieces = pieces(len(split), batch_size)
         self._interpreter.num_pieces = len(self._pieces)
+        self._held: tuple[Begun, float] | None = None  # a group begun before its turn, and seconds spent on it
         self._data = [
             {number: x[part] for (_, number), x in zip(self._inputs, split.inputs, strict=True)}
             for part in self._pieces
@@ -160,6 +164,8 @@ class Engine:
         return series
 
     def _evaluate_window(self, candidates: Sequence[Candidate]) -> Iterator[tuple[int, Outcome]]:
+        self._held = None  # of a call that was given up
+        self._has_thread = self._work.is_small and torch.get_num_threads() > 1
         series = self._number(candidates)
         yield from (self._outcome(candidate) for candidate in candidates if candidate.failure is not None)
         if not series:
@@ -169,14 +175,15 @@ class Engine:
         of_one_plan = sum(step.bytes_per_sample for step in self._work.program.steps) * samples
         self._interpreter.keep = len(series) < _FEW_PLANS and of_one_plan * _KEPT_SHARE <= self.cache.budget
         if held <= self.cache.budget or len(self._pieces) == 1:
-            for group in self._groups(series):
-                yield from self._evaluate_chunk(group)
+            groups = list(self._groups(series))
+            for group, then in zip(groups, [*groups[1:], None], strict=True):
+                yield from self._evaluate_chunk([group], then)
             return
         start, size = 0, _FIRST_CHUNK
         while start < len(series):
             chunk = self._number(series[start : start + size])
             began = time.perf_counter()
-            yield from self._evaluate_chunk(chunk)
+            yield from self._evaluate_chunk(list(self._groups(chunk)))
             start += size
             if time.perf_counter() - began < _CHUNK_SECONDS / 2:
                 size *= 2
@@ -196,13 +203,22 @@ class Engine:
         if group:
             yield group
 
-    def _evaluate_chunk(self, chunk: Sequence[Candidate]) -> Iterator[tuple[int, Outcome]]:
-        """Every piece of the data through every plan of a chunk."""
+    def _evaluate_chunk(
+        self, groups: Sequence[Sequence[Candidate]], then: Sequence[Candidate] | None = None
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Every piece of the data through every plan of a chunk.
+
+        Args:
+            groups: of the chunk.
+            then: the group that will be run after it.
+        """
+        chunk = [candidate for group in groups for candidate in group]
         while True:
             try:
                 for piece in range(len(self._pieces)):
-                    for group in self._groups(chunk):
-                        self._run_piece(group, piece)
+                    following = (groups[0], piece + 1) if piece + 1 < len(self._pieces) else (then or (), 0)
+                    for group, after in zip(groups, [*((its, piece) for its in groups[1:]), following], strict=True):
+                        self._run_piece(group, piece, *after)
                     self._let_go(chunk, piece)
                 break
             except (RuntimeError, MemoryError) as error:
@@ -213,6 +229,7 @@ class Engine:
 
     def _recover(self, chunk: Sequence[Candidate], error: RuntimeError | MemoryError) -> None:
         """Out of memory: everything held is let go and the chunk begins again with half the batch."""
+        self._held = None
         device = self._work.split.targets.device
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -233,20 +250,22 @@ class Engine:
             self.cache.pop(number * len(self._pieces) + piece)
 
     @torch.inference_mode()
-    def _run_piece(self, group: Sequence[Candidate], piece: int) -> None:
-        """One piece of the data through plans of one group."""
-        running = [candidate for candidate in group if candidate.failure is None]
+    def _run_piece(self, group: Sequence[Candidate], piece: int, then: Sequence[Candidate], then_piece: int) -> None:
+        """One piece of the data through plans of one group; the one that comes then may be begun meanwhile."""
+        running = _running(group)
         if not running:
             return
-        began = time.perf_counter()
+        began, elsewhere = time.perf_counter(), 0.0
         try:
             with on_one_thread(self._work.is_small):
-                found = self._measure(running, piece)
+                begun, before = self._take_begun(running, piece)
+                elsewhere = self._begin_next(_running(then), then_piece, begun) - before
+                found = self._measure(running, begun)
         except (DovetailError, RuntimeError) as error:
             if isinstance(error, EvaluationError) or is_out_of_memory(error):
                 raise
             found = [str(error) or repr(error)] * len(running)
-        duration = (time.perf_counter() - began) / len(running)
+        duration = (time.perf_counter() - began - elsewhere) / len(running)
         for candidate, values in zip(running, found, strict=True):
             candidate.duration_s += duration
             if isinstance(values, str):
@@ -254,18 +273,53 @@ class Engine:
             else:
                 candidate.found.append(values)
 
-    def _measure(self, group: Sequence[Candidate], piece: int) -> Sequence[Values | str]:
-        targets = self._targets[piece]
-        given = {**self._tensors.values(group[0].plan.widths), **self._data[piece]}
-        if len(group) > 1 and self._leaves is not None:
-            outputs = self._leaves.outputs(group, given, piece)
-            if outputs is not None:
-                return self._work.metrics.measure_stack(outputs, targets)
+    def _begin(self, group: Sequence[Candidate], piece: int) -> Begun:
+        if len(group) == 1 or self._leaves is None:
+            return Begun(group=group, piece=piece)
+        return begin(self._leaves, group, self._given(group, piece), piece, ahead=self._has_thread)
+
+    def _take_begun(self, group: Sequence[Candidate], piece: int) -> tuple[Begun, float]:
+        """A group as it was begun before its turn, or as it is begun now; and the seconds spent before its turn."""
+        held, self._held = self._held, None
+        if held is not None and (held[0].group, held[0].piece) == (group, piece):
+            return held
+        return self._begin(group, piece), 0.0
+
+    def _begin_next(self, group: Sequence[Candidate], piece: int, current: Begun) -> float:
+        """Begin the group that comes next, where a thread computes the current one meanwhile; the seconds it took.
+
+        One that cannot be begun is left to its own turn, which says why.
+        """
+        if current.future is None or not group:
+            return 0.0
+        assert current.product is not None, "a thread computes it"
+        began = time.perf_counter()
+        self._interpreter.in_use = current.product.number
+        try:
+            begun = self._begin(group, piece)
+        except (DovetailError, RuntimeError, MemoryError):
+            return time.perf_counter() - began
+        finally:
+            self._interpreter.in_use = -1
+        seconds = time.perf_counter() - began
+        self._held = begun, seconds
+        return seconds
+
+    def _measure(self, group: Sequence[Candidate], begun: Begun) -> Sequence[Values | str]:
+        piece, metrics = begun.piece, self._work.metrics
+        outputs, targets = begun.outputs(), self._targets[piece]
+        if outputs is not None:
+            return metrics.measure_stack(outputs, targets)
+        given = self._given(group, piece)
         found = []
         for plan in group:
             outputs = self._interpreter.output(plan.numbers, plan.formats, given, plan.position, piece)
-            found.append(self._work.metrics.measure(outputs, targets))
+            found.append(metrics.measure(outputs, targets))
         return found
+
+    def _given(self, group: Sequence[Candidate], piece: int) -> Mapping[int, Any]:
+        """The value of each number that no step computes."""
+        return {**self._tensors.values(group[0].plan.widths), **self._data[piece]}
 
     def _outcome(self, candidate: Candidate) -> tuple[int, Outcome]:
         began = time.perf_counter()
@@ -274,3 +328,8 @@ class Engine:
         if isinstance(score, str):
             return candidate.index, Outcome(candidate.plan, None, score, duration)
         return candidate.index, Outcome(candidate.plan, score, None, duration)
+
+
+def _running(group: Sequence[Candidate]) -> list[Candidate]:
+    """Those of a group that have not failed."""
+    return [candidate for candidate in group if candidate.failure is None]

@@ -36,6 +36,8 @@ class Interpreter:
         """Whether to hold values that no plan of the series needs any more, for series to come."""
         self.num_pieces = 1
         """How many pieces the data comes in: values of different pieces are held apart."""
+        self.in_use = -1
+        """Number of a value that is read elsewhere meanwhile: it is not overwritten."""
 
     def output(
         self, numbers: Sequence[int], formats: Sequence[int], given: Mapping[int, Any], position: int, piece: int
@@ -92,6 +94,7 @@ class Interpreter:
             number = numbers[step.out]
             overwrite = (
                 first >= 0
+                and first != self.in_use
                 and uses[first] == 1
                 and is_fresh[first]
                 and not is_static[first]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +15,36 @@ from dovetail.evaluation.numbering import Numbered, Numbering
 from dovetail.evaluation.tail import Stack, Tail, has_exact_sums, keeps_bits, row_steps
 from dovetail.formats import Format
 
-__all__ = ["Leaves"]
+__all__ = ["Leaves", "Product"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Product:
+    """The outputs of plans of one key, still to be computed, by any thread.
+
+    Args:
+        tail: of the program.
+        number: of the data's value, which nobody may overwrite before.
+        data: of the last layer.
+        stack: the plans' last layers.
+        by_class: as for `run_stacked`.
+    """
+
+    tail: Tail
+    number: int
+    data: Tensor
+    stack: Stack
+    by_class: bool
+
+    @property
+    def multiplications(self) -> int:
+        """How many it takes."""
+        return len(self.data) * self.stack.weight.numel()
+
+    @torch.inference_mode()
+    def compute(self) -> Tensor:
+        """The outputs [samples, plans, classes]."""
+        return self.tail.run(self.data, self.stack, by_class=self.by_class)
 
 
 class Leaves:
@@ -42,8 +72,8 @@ class Leaves:
         """Plans of one key can be run together; -1 for one that must be run alone."""
         return self._tail.key(plan.numbers, plan.formats)
 
-    def outputs(self, group: Sequence[Numbered], given: Mapping[int, Any], piece: int) -> Tensor | None:
-        """The outputs [samples, plans, classes] of plans of one key; None where stacking would not keep every bit.
+    def product(self, group: Sequence[Numbered], given: Mapping[int, Any], piece: int) -> Product | None:
+        """What gives the outputs of plans of one key; None where stacking would not keep every bit.
 
         Args:
             group: the plans.
@@ -57,9 +87,10 @@ class Leaves:
             return None
         data_format = self._formats[first.formats[tail.data_site]] if tail.data_site >= 0 else None
         is_exact = has_exact_sums(data, data_format, self._rows[number])
-        if is_exact and self._is_stackable(data, stack, exact=True):
-            return tail.run(data, stack, by_class=True)
-        return tail.run(data, stack, by_class=False) if self._is_stackable(data, stack, exact=False) else None
+        by_class = is_exact and self._is_stackable(data, stack, exact=True)
+        if not by_class and not self._is_stackable(data, stack, exact=False):
+            return None
+        return Product(tail=tail, number=wanted[0], data=data, stack=stack, by_class=by_class)
 
     def _stack(self, group: Sequence[Numbered], given: Mapping[int, Any], piece: int) -> tuple[int, Stack]:
         """The parameters of the group's last layers, stacked, which is done once for all groups that have the same."""
