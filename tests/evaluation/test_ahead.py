@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -35,6 +36,9 @@ class Late:
     class Work:
         def __init__(self, work: Callable[[], Tensor]) -> None:
             self.result = work
+
+        def cancel(self) -> bool:
+            return False
 
 
 @pytest.fixture
@@ -125,6 +129,7 @@ def test_running_out_of_memory_in_the_thread_halves_the_batch(
         return compute(self)
 
     monkeypatch.setattr(Product, "compute", full)
+    monkeypatch.setattr(ahead_module.Future, "cancel", lambda self: False)  # so that it is the thread that fails
     evaluator = PtqEvaluator(*case)
     outcomes = list(evaluator.evaluate(plans))
     assert len(outcomes) == len(plans)
@@ -148,6 +153,19 @@ def test_a_group_that_cannot_be_begun_fails_when_its_turn_comes(
     num_scored = sum(outcome.score is not None for outcome in outcomes)
     assert 0 < num_scored < len(plans)
     assert [outcome.failure for outcome in outcomes] == [None] * num_scored + ["boom"] * (len(plans) - num_scored)
+
+
+def test_nobody_waits_for_a_thread_that_does_not_come_to_it(
+    case: Any, plans: list[Plan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, go_on = ThreadPoolExecutor(1), threading.Event()
+    busy.submit(go_on.wait)
+    monkeypatch.setattr(ahead_module, "_thread", lambda process: busy)
+    scores = [outcome.score for outcome in PtqEvaluator(*case).evaluate(plans)]
+    go_on.set()
+    busy.shutdown()
+    torch.set_num_threads(1)
+    assert scores == [outcome.score for outcome in PtqEvaluator(*case).evaluate(plans)]
 
 
 def test_products_run_on_one_thread_each(case: Any, plans: list[Plan], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,8 +43,12 @@ class Begun:
     future: Future[Tensor] | None = None
 
     def outputs(self) -> Tensor | None:
-        """The outputs, awaited or computed now; None where plans must be run one by one."""
-        if self.future is not None:
+        """The outputs; None where plans must be run one by one.
+
+        What the thread has not come to, because the processor has other work, is computed now: nobody waits for the
+        scheduler.
+        """
+        if self.future is not None and not self.future.cancel():
             return self.future.result()
         return None if self.product is None else self.product.compute()
 
