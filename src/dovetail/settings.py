@@ -106,6 +106,8 @@ class TrainConfig:
             `halving`**2, ... epochs; None: every candidate trains for all epochs.
         stacked: Train small candidates side by side where the model allows it: faster, and equal to one by one to float
             rounding, so that a score may differ by a sample with the plans that are evaluated together.
+        repeats: Train each candidate so many times, from seeds of their own; its score is the mean, and its interval
+            counts how far the runs lie apart. Not together with `halving`.
         seed: Seed of the base model's training; a candidate's follows from `search.seed` and its plan.
     """
 
@@ -118,10 +120,17 @@ class TrainConfig:
     patience: int | None = None
     halving: int | None = None
     stacked: bool = False
+    repeats: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "epochs", "patience")
+        _at_least(self, 1, "epochs", "patience", "repeats")
+        _require(
+            self.repeats == 1 or self.halving is None,
+            "repeats",
+            "must be 1 where halving is set, which stops some runs of a candidate before others",
+            self.repeats,
+        )
         _at_least(self, 2, "halving")
         _at_least(self, 0.0, "weight_decay", "momentum")
         _require(0 < self.learning_rate < float("inf"), "learning_rate", "must be > 0", self.learning_rate)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from dovetail.data import Dataset, Split
-from dovetail.evaluation.train_evaluator import TrainEvaluator, plan_seed
+from dovetail.errors import ConfigError
+from dovetail.evaluation.score import Measured, Score
+from dovetail.evaluation.train_evaluator import TrainEvaluator, combine, plan_seed, score_model
+from dovetail.evaluation.training import train_model
 from dovetail.formats import parse
 from dovetail.graph import trace
 from dovetail.plan import Plan, Site, SiteKind
@@ -30,9 +35,9 @@ def model() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
 
 
-def make_evaluator(model: nn.Module, **options: object) -> TrainEvaluator:
+def make_evaluator(model: nn.Module, *, repeats: int = 1, **options: object) -> TrainEvaluator:
     graph = trace(model, (torch.zeros(2, 4),))
-    config = TrainConfig(epochs=2, learning_rate=1e-2)
+    config = TrainConfig(epochs=2, learning_rate=1e-2, repeats=repeats)
     dataset = make_dataset()
     return TrainEvaluator(graph, model, dataset, config, METRICS, batch_size=32, **options)  # type: ignore[arg-type]
 
@@ -132,3 +137,49 @@ def test_stacks_and_workers_give_the_scores_of_one_by_one_in_the_plans_order(mod
         assert one.score is not None
         assert other.score is not None
         assert one.score.value("loss") == pytest.approx(other.score.value("loss"), rel=1e-3)
+
+
+def test_a_repeated_training_scores_the_mean_and_counts_how_far_runs_lie_apart(model: nn.Module) -> None:
+    evaluator, plan = make_evaluator(model, repeats=3), plans()[1]
+    runs = []
+    for repeat in range(3):
+        seed = plan_seed(0, plan, repeat)
+        own = evaluator.build(plan, repeat)
+        result = train_model(
+            own, evaluator.train_split, evaluator.validation, evaluator.config, batch_size=32, seed=seed
+        )
+        runs.append(score_model(result.model, evaluator.scored, evaluator.metrics))
+    (outcome,) = evaluator.evaluate([plan])
+    assert outcome.score is not None
+    assert dict(outcome.details)["repeats"] == 3
+    for name in METRICS:
+        values = [run.value(name) for run in runs]
+        assert len(set(values)) > 1, "runs of different seeds differ, or nothing is tested"
+        found, first = outcome.score.measured(name), runs[0].measured(name)
+        assert found.value == pytest.approx(statistics.mean(values), rel=1e-12)
+        assert found.samples == first.samples
+        apart = 4.302652729696 * statistics.stdev(values) / 3**0.5  # t at 97.5 %, 2 degrees of freedom
+        below = statistics.mean(run.value(name) - run.measured(name).low for run in runs)
+        assert found.low == pytest.approx(max(found.value - (below**2 + apart**2) ** 0.5, 0.0), rel=1e-9)
+        assert found.high > found.value
+
+
+def test_a_repeated_training_follows_from_its_plan_alone_and_its_first_is_the_only_one_of_no_repeats(
+    model: nn.Module,
+) -> None:
+    alone = {o.plan: o.score for plan in plans() for o in make_evaluator(model, repeats=2).evaluate([plan])}
+    together = {o.plan: o.score for o in make_evaluator(model, repeats=2, workers=2).evaluate(plans()[::-1])}
+    assert alone == together
+    assert plan_seed(3, plans()[0]) == plan_seed(3, plans()[0], 0) != plan_seed(3, plans()[0], 1)
+
+
+def test_one_failed_training_fails_the_plan() -> None:
+    good = (Score((("loss", Measured(1.0, 10, 0.5, 1.5)),)), None, ())
+    score, failure, _ = combine([good, (None, "loss is nan", ())])
+    assert score is None
+    assert failure == "training 2 of 2: loss is nan"
+
+
+def test_repeats_do_not_go_with_halving() -> None:
+    with pytest.raises(ConfigError, match="repeats"):
+        TrainConfig(repeats=2, halving=2)

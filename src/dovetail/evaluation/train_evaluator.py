@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import TypeVar
 
+import numpy as np
 import torch
+from scipy import stats
 from torch import nn
 
 from dovetail.data import Dataset, Split
@@ -17,7 +21,7 @@ from dovetail.errors import EvaluationError
 from dovetail.evaluation.calibration import Calibration
 from dovetail.evaluation.cohort import CANDIDATE_ERRORS, Training, train_cohort
 from dovetail.evaluation.metrics import MetricSet
-from dovetail.evaluation.score import Outcome, Score
+from dovetail.evaluation.score import Measured, Outcome, Score
 from dovetail.evaluation.training import TrainResult, check_outputs, train_model
 from dovetail.graph import Graph
 from dovetail.plan import Plan
@@ -98,18 +102,19 @@ class TrainEvaluator:
     def _chunks(self, plans: Sequence[Plan]) -> Iterator[Sequence[Plan]]:
         """Plans that are trained at once: all where they compete, else as many as keep groups and workers busy."""
         together = self.config.stacked or self.workers > 1
-        size = len(plans) if self.config.halving is not None else _AT_ONCE if together else 1
+        at_once = _AT_ONCE // self.config.repeats if together else 1
+        size = len(plans) if self.config.halving is not None else at_once
         for start in range(0, len(plans), max(size, 1)):
             yield plans[start : start + size]
 
-    def build(self, plan: Plan) -> nn.Module:
-        """A plan's model before training, on the evaluator's device.
+    def build(self, plan: Plan, repeat: int = 0) -> nn.Module:
+        """A plan's model before one of its trainings, on the evaluator's device.
 
         Raises:
             DovetailError: The plan does not fit the graph, or its model cannot be built.
         """
         concrete = self._calibration.resolve(plan) if any(f.needs_calibration for _, f in plan.formats) else plan
-        built = apply(self.graph, self.model, concrete, weights=self.weights, seed=plan_seed(self.seed, plan))
+        built = apply(self.graph, self.model, concrete, weights=self.weights, seed=plan_seed(self.seed, plan, repeat))
         return built.to(self.device)
 
     @cached_property
@@ -119,7 +124,7 @@ class TrainEvaluator:
         return Calibration(self.graph, model, self.train_split, weights=self.weights, seed=self.seed)
 
     def train(self, plan: Plan) -> TrainResult:
-        """A plan's trained model; the same each time.
+        """A plan's trained model, of its first training where there are several; the same each time.
 
         Raises:
             EvaluationError: The training diverged.
@@ -138,20 +143,25 @@ class TrainEvaluator:
     def _evaluate_chunk(self, plans: Sequence[Plan]) -> Iterator[Outcome]:
         """Outcomes as they come; time spent on several together is shared out evenly."""
         start = time.perf_counter()
-        built = [self._try(partial(self.build, plan)) for plan in plans]
+        runs = [(plan, repeat) for plan in plans for repeat in range(self.config.repeats)]
+        built = [self._try(partial(self.build, plan, repeat)) for plan, repeat in runs]
         ready = {index: model for index, model in enumerate(built) if isinstance(model, nn.Module)}
-        failed = [index for index in range(len(plans)) if index not in ready]
+        failed = [(runs[index], self._scored(built[index])) for index in range(len(runs)) if index not in ready]
         per_plan = (time.perf_counter() - start) / len(plans)
-        for index in failed:
-            yield self._outcome(plans[index], self._scored(built[index]), per_plan)
-        for found, seconds in self._train([plans[index] for index in ready], list(ready.values())):
-            for plan, scored in found:
-                yield self._outcome(plan, scored, per_plan + seconds / len(found))
+        done: dict[Plan, dict[int, Scored]] = {plan: {} for plan in plans}
+        spent = dict.fromkeys(plans, per_plan)
+        trained = self._train([runs[index] for index in ready], list(ready.values()))
+        for found, seconds in itertools.chain([(failed, 0.0)], trained):
+            for (plan, repeat), scored in found:
+                done[plan][repeat] = scored
+                spent[plan] += seconds / len(found)
+                if len(done[plan]) == self.config.repeats:
+                    yield self._outcome(plan, combine([done[plan][r] for r in range(self.config.repeats)]), spent[plan])
 
     def _train(
-        self, plans: Sequence[Plan], models: Sequence[nn.Module]
-    ) -> Iterator[tuple[list[tuple[Plan, Scored]], float]]:
-        """Plans' trained scores as they come, and the seconds since the last ones came."""
+        self, runs: Sequence[tuple[Plan, int]], models: Sequence[nn.Module]
+    ) -> Iterator[tuple[list[tuple[tuple[Plan, int], Scored]], float]]:
+        """The trained scores of (plan, repeat) as they come, and the seconds since the last ones came."""
         training = Training(
             train=self.train_split, validation=self.validation, config=self.config, batch_size=self.batch_size
         )
@@ -159,14 +169,14 @@ class TrainEvaluator:
             models,
             training,
             lambda place, result: self._scored(result),
-            seeds=[plan_seed(self.seed, plan) for plan in plans],
+            seeds=[plan_seed(self.seed, plan, repeat) for plan, repeat in runs],
             workers=self.workers,
             stop=self.stop,
         )
         start = time.perf_counter()
         for found in trained:
             seconds = time.perf_counter() - start
-            yield [(plans[place], scored) for place, scored in found.items()], seconds
+            yield [(runs[place], scored) for place, scored in found.items()], seconds
             start = time.perf_counter()
 
     @staticmethod
@@ -191,10 +201,44 @@ class TrainEvaluator:
             return error
 
 
-def plan_seed(seed: int, plan: Plan) -> int:
-    """The seed of a plan: 63 bits that follow from the search's seed and the plan's content alone."""
-    digest = hashlib.sha256(f"{seed}:{plan.key}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+def plan_seed(seed: int, plan: Plan, repeat: int = 0) -> int:
+    """The seed of a plan's training: 63 bits that follow from the search's seed, the plan's content and the number of
+    the repeat alone."""
+    text = f"{seed}:{plan.key}" + (f":{repeat}" if repeat else "")
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def combine(runs: Sequence[Scored]) -> Scored:
+    """What several trainings of one plan say together: the mean score and the mean details; a failure where one failed.
+
+    Each figure's interval joins two: that of the samples, around the mean of the runs' (`Measured`), and that of the
+    runs, mean -+ t x s / sqrt(runs), s their standard deviation and t Student's quantile for 97.5 % at runs - 1 degrees
+    of freedom. Half widths add in squares; a share stays within 0 and 1. There is no one answer per sample any more, so
+    that plans are compared by their intervals.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    scores: list[Score] = []
+    for number, (score, failure, details) in enumerate(runs, start=1):
+        if score is None:
+            return None, f"training {number} of {len(runs)}: {failure}", details
+        scores.append(score)
+    names = [name for name, _ in scores[0].metrics]
+    figures = tuple((name, _mean_figure([score.measured(name) for score in scores])) for name in names)
+    means = tuple((name, float(np.mean([float(dict(run[2])[name]) for run in runs]))) for name, _ in runs[0][2])
+    return Score(figures), None, (*means, ("repeats", float(len(runs))))
+
+
+def _mean_figure(runs: Sequence[Measured]) -> Measured:
+    values = np.array([run.value for run in runs])
+    value = float(values.mean())
+    apart = stats.t.ppf(0.975, len(runs) - 1) * values.std(ddof=1) / math.sqrt(len(runs))
+    below = float(np.mean([run.value - run.low for run in runs]))
+    above = float(np.mean([run.high - run.value for run in runs]))
+    low, high = value - math.hypot(below, apart), value + math.hypot(above, apart)
+    if all(run.low >= 0 and run.high <= 1 for run in runs):
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Measured(value, runs[0].samples, low, high)
 
 
 def score_model(model: nn.Module, split: Split, metrics: MetricSet) -> Score:
