@@ -19,6 +19,7 @@ from dovetail.config import (
     RunConfig,
     SearchConfig,
     SpaceConfig,
+    TrainConfig,
     WidthRule,
 )
 from dovetail.errors import ConfigError
@@ -197,3 +198,38 @@ def test_a_sum_with_a_direction_takes_each_metric_as_it_stands() -> None:
         ("loss", "maximize", 1.0),
         ("model_bytes", "maximize", 0.001),
     ]
+
+
+def test_a_strategy_that_is_none_is_told_before_the_model_is_loaded(tmp_path: Path) -> None:
+    stages: list[str] = []
+    with pytest.raises(ConfigError, match="Did you mean 'pareto'"):
+        api.search(config("paretto"), out=tmp_path / "run", on_stage=stages.append)
+    assert stages == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_while_the_best_model_is_saved_loses_that_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "trained", interrupted)
+        stopped = api.search(config(), out=tmp_path)
+    assert stopped.best is not None
+    assert stopped.files.trials.exists()
+    assert not stopped.files.best_model.exists()
+    again = api.search(config(), out=tmp_path)
+    assert again.run.new == 0
+    assert again.files.best_model.exists()
+
+
+def test_small_candidates_that_are_trained_together_are_asked_for_together() -> None:
+    asked = {}
+    for stacked in (False, True):
+        run = dataclasses.replace(
+            config("pareto"),
+            evaluation=EvaluationConfig(protocol="train"),
+            train=TrainConfig(stacked=stacked),
+        )
+        asked[stacked] = Session(run).batch
+    assert asked == {False: run.workers, True: max(run.workers, 8)}

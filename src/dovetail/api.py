@@ -39,7 +39,7 @@ from dovetail.search.feasible import achievable, find_feasible
 from dovetail.search.problem import Problem
 from dovetail.search.run import Progress, SearchRun, run_search
 from dovetail.search.space import Space
-from dovetail.search.strategies import make_strategy
+from dovetail.search.strategies import check_strategy, make_strategy
 from dovetail.session import Session
 from dovetail.settings import RunConfig
 from dovetail.study import BatchWriter, StudyHeader
@@ -108,22 +108,22 @@ def search(
         there.
         DataError, CheckpointError, TraceError: As the parts say.
     """
+    check_strategy(config.search.strategy)
     session = Session(config, space=space, on_stage=on_stage)
     problem = session.problem
-    make_strategy(config.search.strategy, problem)  # a name that is unknown is told before anything is written
+    budget = config.search.trials
+    if budget is None and config.search.strategy != "brute-force":
+        budget = DEFAULT_TRIALS
+    strategy = make_strategy(config.search.strategy, problem, budget)  # what it cannot do is told before any writing
     wanted = count_wanted(problem)
     _check_feasible(problem, wanted)
     files = RunFiles(Path(out or config.out or "runs/search"))
     study = continue_run(files, session.header, storage=config.storage, config_text=to_toml(config))
     with study:
         known = study.trials()
-        budget = config.search.trials
-        if budget is None and config.search.strategy != "brute-force":
-            budget = DEFAULT_TRIALS
         total = min((n for n in (budget, wanted) if n is not None), default=None)
         evaluator = session.evaluator
         on_forecast(_forecast(session, total, len(known)))
-        strategy = make_strategy(config.search.strategy, problem, budget)
         on_start(session, len(known), total)
         with BatchWriter(study.append) as writer:
             run = run_search(
@@ -144,8 +144,7 @@ def search(
     best = find_best(run.trials, header.objectives, header.constraints, summed=header.weighted_sum)
     write_results(files, header, run.trials, best)
     if best is not None:
-        on_stage("saving the best model")
-        save_checkpoint(session.trained(best.cheapest.plan), files.best_model)
+        _save_best_model(session, best, files, on_stage)
     front = tuple(find_front(run.trials, header.objectives, header.constraints))
     return SearchResult(
         files=files,
@@ -156,6 +155,15 @@ def search(
         certificate=certify(problem, run.trials, wanted),
         cache=session.cache,
     )
+
+
+def _save_best_model(session: Session, best: Best, files: RunFiles, on_stage: Callable[[str], None]) -> None:
+    """Write the best plan's model, which may have to be trained again; Ctrl-C leaves that out, and nothing else."""
+    on_stage("saving the best model")
+    try:
+        save_checkpoint(session.trained(best.cheapest.plan), files.best_model)
+    except KeyboardInterrupt:
+        on_stage("the best model is not saved: the same command does it later")
 
 
 def _check_feasible(problem: Problem, wanted: int | None) -> None:

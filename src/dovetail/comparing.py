@@ -16,7 +16,7 @@ from dovetail.report.comparison import plot_comparison
 from dovetail.search.compare import Comparison, compare_live, compare_on_table
 from dovetail.search.run import End, Progress
 from dovetail.search.space import Row
-from dovetail.search.strategies import make_strategy
+from dovetail.search.strategies import check_strategy, make_strategy
 from dovetail.search.tabulated import tabulate
 from dovetail.session import LATENCY, Session
 
@@ -67,6 +67,8 @@ def compare(
     """
     if repeats < 1 or trials < 1:
         raise ConfigError(f"compare: repeats and trials must be at least 1, got {repeats} and {trials}.")
+    for name in strategies:
+        check_strategy(name)
     session = Session(config, on_stage=on_stage)
     factories = {name: partial(make_strategy, name) for name in dict.fromkeys(strategies)}
     for make in factories.values():

@@ -50,6 +50,7 @@ __all__ = ["LATENCY", "Session"]
 LATENCY = "latency_ms"
 """The one figure that is measured on the built model."""
 
+_SIDE_BY_SIDE = 8  # plans asked for at once where small ones are trained together: few, as each batch is chosen blindly
 _BULK = frozenset({"brute-force", "grid", "random", "qmc"})
 """Strategies that do not learn from what they are told, and so are asked for many plans at once."""
 
@@ -362,7 +363,9 @@ class Session:
         """Plans asked for at once: many of a strategy that does not learn, else as many as train side by side."""
         if self.config.search.strategy in _BULK:
             return BATCH
-        return self.config.workers if self.config.evaluation.protocol == "train" else 1
+        if self.config.evaluation.protocol != "train":
+            return 1
+        return max(self.config.workers, _SIDE_BY_SIDE if self.config.train.stacked else 1)
 
     def seed_of(self, plan: Plan) -> int:
         """What a plan's evaluation draws from: the search's seed, and where it is trained the plan."""

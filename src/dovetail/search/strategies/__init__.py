@@ -30,6 +30,7 @@ __all__ = [
     "Ledger",
     "ParetoStrategy",
     "Strategy",
+    "check_strategy",
     "make_strategy",
 ]
 
@@ -73,12 +74,21 @@ def _joined() -> Mapping[str, Factory]:
     return joined
 
 
+def check_strategy(name: str) -> Factory:
+    """The factory of a name.
+
+    Raises:
+        ConfigError: No strategy has the name.
+    """
+    if (factory := _joined().get(name)) is None:
+        raise ConfigError(f"search.strategy: {unknown_name('strategy', name, _joined())}")
+    return factory
+
+
 def make_strategy(name: str, problem: Problem, budget: int | None = None) -> Strategy:
     """The strategy of a name, outside packages' included.
 
     Raises:
         ConfigError: No strategy has the name, or it cannot do what the problem asks.
     """
-    if (factory := _joined().get(name)) is None:
-        raise ConfigError(f"search.strategy: {unknown_name('strategy', name, _joined())}")
-    return factory(problem, budget)
+    return check_strategy(name)(problem, budget)
