@@ -53,12 +53,16 @@ def _heads(path: str, module: nn.Module) -> Heads | None:
     if isinstance(module, nn.MultiheadAttention):  # its heads divide the embedding: their width follows from that group
         return None
     width_name = next((name for name in _WIDTH if _is_size(getattr(module, name, None))), None)
-    queries = _number(module, _NUMBER)
-    if width_name is None or queries is None:
+    if width_name is None:
         return None
-    width, number = getattr(module, width_name), _number(module, _KEY_VALUE_NUMBER) or queries
-    outputs = {size for child in _projections(module) for size in child.shape}
-    if queries % number or not {queries * width, 3 * queries * width} & outputs:
+    width, config = getattr(module, width_name), getattr(module, "config", None)
+    counted = _number(module, _NUMBER), _number(module, _KEY_VALUE_NUMBER)
+    configured = _number(config, _NUMBER), _number(config, _KEY_VALUE_NUMBER)
+    repeats = _repeats(*counted) or _repeats(*configured) or 1
+    queries = counted[0] or repeats * (_number_of_projections(module, width, repeats) or 0) or configured[0] or 0
+    number, rest = divmod(queries, repeats)
+    sizes = {size for projection in _projections(module) for size in projection}
+    if number < 2 or rest or not {queries * width, 3 * queries * width} & sizes:
         return None
     found = [(width_name, "width")]
     found += [(n, "queries") for n in _NUMBER if getattr(module, n, None) == queries]
@@ -67,20 +71,36 @@ def _heads(path: str, module: nn.Module) -> Heads | None:
     return Heads(path, number, width, queries // number, tuple(found))
 
 
-def _projections(module: nn.Module) -> Iterator[torch.Tensor]:
+def _projections(module: nn.Module) -> Iterator[tuple[int, int]]:
+    """Inputs and outputs of each."""
     for child in module.children():
         weight = getattr(child, "weight", None)
         if isinstance(weight, torch.Tensor) and weight.ndim == 2:
-            yield weight
+            rows, columns = weight.shape
+            yield (columns, rows) if isinstance(child, nn.Linear) else (rows, columns)
 
 
-def _number(module: nn.Module, names: tuple[str, ...]) -> int | None:
-    for source in (module, getattr(module, "config", None)):
-        for name in names:
-            value = getattr(source, name, None)
-            if isinstance(value, int) and _is_size(value):
-                return value
+def _number_of_projections(module: nn.Module, width: int, repeats: int) -> int | None:
+    """Heads of keys and values by the projections alone: a configuration is shared by all modules of a model, and does
+    not follow when one of them is resized."""
+    projections = tuple(_projections(module))
+    inputs, outputs = {inner for inner, _ in projections}, [outer for _, outer in projections]
+    for output in outputs:
+        for fused in (repeats, repeats + 2):  # queries by themselves, or with keys and values
+            number, rest = divmod(output, fused * width)
+            keys = {number * width, (repeats + 2) * number * width}
+            if rest == 0 and number * repeats * width in inputs and keys.intersection(outputs):
+                return number
     return None
+
+
+def _number(source: object, names: tuple[str, ...]) -> int | None:
+    values = (getattr(source, name, None) for name in names)
+    return next((value for value in values if isinstance(value, int) and _is_size(value)), None)
+
+
+def _repeats(queries: int | None, keys: int | None) -> int | None:
+    return queries // keys if queries is not None and keys is not None else None
 
 
 def _is_size(value: Any) -> bool:

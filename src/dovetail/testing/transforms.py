@@ -9,9 +9,11 @@ import copy
 import io
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dovetail.costs import CostModel
 from dovetail.graph import Graph, trace
 from dovetail.plan import Plan
 from dovetail.transforms import QuantisedModel, inheritance_report, quantise, resize
@@ -57,15 +59,15 @@ def check_resize(
     """Require the laws of `resize` for one plan, and return the resized model.
 
     The model is bit-identical after; shapes and size attributes are the planned ones; mode, dtype and requires_grad
-    stay; the same plan gives the same model again; outputs stay where the report says so; a training step, saving,
-    loading and tracing work.
+    stay; the same plan gives the same model again; outputs stay where the report says so; a training step, saving and
+    loading work; traced again, it is what was planned.
 
     Args:
         graph: the model's graph.
         model: the model, in eval mode.
         inputs: what to run it on.
         plan: widths.
-        retrace: also trace the resized model and compare its widths.
+        retrace: also trace the resized model, which takes as long as tracing the model did.
         tolerance: largest difference of outputs, as a part of the largest output, where the function is to stay.
     """
     before = fingerprint(model)
@@ -87,12 +89,7 @@ def check_resize(
     _check_trains(resized, inputs)
     _check_saves(resized, inputs)
     if retrace:
-        traced = trace(resized, inputs)
-        # The exporter takes a size of one for a constant.
-        widths = sorted(group.base for group in traced.groups if group.base > 1)
-        named = dict(plan.widths)
-        planned = sorted(width for g in graph.groups if (width := named.get(g.name, g.base)) > 1)
-        assert widths == planned, f"traced again it has widths {widths}, planned were {planned}"
+        _check_retraces(graph, resized, inputs, plan)
     return resized
 
 
@@ -173,6 +170,25 @@ def _check_saves(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert torch.equal(_output(other, inputs), _output(model, inputs)), (
             "saved and loaded it computes something else"
         )
+
+
+def _check_retraces(graph: Graph, resized: nn.Module, inputs: tuple[Tensor, ...], plan: Plan) -> None:
+    """The graph of the resized model computes what it computes, costs what was priced, and has the same free groups."""
+    traced, batch = trace(resized, inputs), len(inputs[0])
+    tensors = {**dict(resized.named_parameters()), **dict(resized.named_buffers())}
+    with torch.no_grad():
+        expected = _output(resized, inputs)
+        error = float((traced.run(tensors, *inputs) - expected).abs().max())
+    assert error <= 1e-5 * max(1.0, float(expected.abs().max())), f"traced again it computes something else by {error}"
+    priced, counted = CostModel(graph, batch).price(plan), CostModel(traced, batch).price(Plan())
+    for name, cost in priced.items():
+        np.testing.assert_equal(counted[name].value, cost.value, f"{name}, traced again and priced")
+    # The exporter takes a size of one for a constant.
+    widths = dict(plan.widths)
+    planned = {g.name: (widths.get(g.name, g.base), g.multiple_of) for g in graph.groups if g.frozen is None}
+    planned = {name: sizes for name, sizes in planned.items() if sizes[0] > 1}
+    found = {g.name: (g.base, g.multiple_of) for g in traced.groups if g.frozen is None and g.name in planned}
+    assert found == planned, f"traced again, width groups are {found}, planned were {planned}"
 
 
 def _output(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
