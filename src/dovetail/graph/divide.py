@@ -9,10 +9,11 @@ width instead.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import sympy
+from torch import fx
 from torch.utils._sympy.functions import FloorDiv, Mod
 
 from dovetail.graph.flat import Flat
@@ -47,16 +48,49 @@ def divide(flat: Flat) -> Divided:
     return Divided(replaced, solver.multiples)
 
 
-def _grouped(flat: Flat) -> Iterable[tuple[sympy.Expr, int]]:
-    """Channels that grouped convolutions and group normalisation split, with the number of groups."""
+def _grouped(flat: Flat) -> Iterator[tuple[sympy.Expr, int]]:
+    """Channels that grouped convolutions and group normalisation split, with the number of groups.
+
+    Where a depthwise convolution made several of each channel, it is those channels that the groups are of, so that no
+    group begins amid what was made of one.
+    """
+    several = dict(_multiplied(flat))
     for node in flat.module.graph.nodes:
         if node.op != "call_function":
             continue
         kind, named = kind_of(node.target).type, tensor_arguments(node)
         if kind.startswith("conv") and len(node.args) > 6 and isinstance(node.args[6], int) and node.args[6] > 1:
-            yield flat.shapes[named["weight"].name][0], node.args[6]
+            weight = flat.shapes[named["weight"].name]
+            yield weight[0], node.args[6]
+            yield from ((size, node.args[6]) for size in _sources(_channels(flat, named, weight), several))
         elif kind == "group_norm" and isinstance(node.args[1], int):
-            yield flat.shapes[named["input"].name][1], node.args[1]
+            size = flat.shapes[named["input"].name][1]
+            yield size, node.args[1]
+            yield from ((source, node.args[1]) for source in _sources(size, several))
+
+
+def _multiplied(flat: Flat) -> Iterator[tuple[sympy.Expr, sympy.Expr]]:
+    """Channels that depthwise convolutions make, with those that they make several of each of."""
+    for node in flat.module.graph.nodes:
+        if node.op == "call_function" and kind_of(node.target).type in ("conv1d", "conv2d", "conv3d"):
+            named = tensor_arguments(node)
+            weight = flat.shapes[named["weight"].name]
+            inputs = _channels(flat, named, weight)
+            if weight[1] == 1 and inputs != 1 and inputs != weight[0]:
+                yield weight[0], inputs
+
+
+def _channels(flat: Flat, named: Mapping[str, fx.Node], weight: Sequence[sympy.Expr]) -> sympy.Expr:
+    """Input channels of a convolution."""
+    return flat.shapes[named["input"].name][1 - len(weight)]
+
+
+def _sources(size: sympy.Expr, several: Mapping[sympy.Expr, sympy.Expr]) -> Iterator[sympy.Expr]:
+    """What the terms of a size were made several of."""
+    for term in sympy.Add.make_args(size):
+        while term in several:
+            term = several[term]
+            yield term
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import Dim, ExportedProgram, export
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.fx.traceback import annotate, preserve_node_meta
+from torch.utils._sympy.functions import FloorDiv
 
 from dovetail.graph.calls import Call, CallMode, function_name
 from dovetail.graph.heads import Heads, find_heads, set_heads
@@ -259,8 +260,19 @@ def _pinned(environment: ShapeEnv, lines: dict[sympy.Symbol, str]) -> dict[tuple
 
 def _equations(environment: ShapeEnv) -> tuple[tuple[sympy.Expr, sympy.Expr], ...]:
     guards = dict.fromkeys(guard.expr for guard in environment.guards if isinstance(guard.expr, sympy.Eq))
-    pairs = (tuple(environment.replace(side) for side in guard.args) for guard in guards)
+    pairs = (_solved(*(environment.replace(side) for side in guard.args)) for guard in guards)
     return tuple((left, right) for left, right in pairs if left != right and (left.is_Symbol or right.is_Symbol))
+
+
+def _solved(left: sympy.Expr, right: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr]:
+    """An equation solved for a symbol that one side is a multiple of: the exporter leaves `3 s == 4 t` as it is."""
+    if left.is_Symbol or right.is_Symbol:
+        return left, right
+    for side, other in ((left, right), (right, left)):
+        number, rest = side.as_coeff_Mul()
+        if rest.is_Symbol and number.is_Integer and number > 1 and rest not in other.free_symbols:
+            return rest, FloorDiv(other, number)
+    return left, right
 
 
 def expression(size: int | torch.SymInt) -> sympy.Expr:

@@ -83,7 +83,7 @@ def convolution(state: State, op: Operands) -> Value:
     transposed = "transpose" in op.function or bool(op.arguments.get("transposed", False))
     groups = op.arguments.get("groups", 1)
     inputs, outputs = (0, 1) if transposed else (1, 0)
-    out: Dim
+    out: Dim | None
     if groups == 1:
         state.contract(x, at, weight, inputs, op.where)
         out = weight.dims[outputs]
@@ -91,14 +91,14 @@ def convolution(state: State, op: Operands) -> Value:
     else:
         out = _grouped(state, op, x, at, weight, groups, transposed)
     if bias is not None:
-        out = state.unify(out, bias.dims[0], op.where)
+        out = state.unify(out, bias.dims[0], op.where) if out is not None else None
         state.produce(bias)
-    rest = fresh(state, op).dims[at + 1 :]
-    return Value.of([*x.dims[:at], out, *rest])
+    unknown = fresh(state, op).dims
+    return Value.of([*x.dims[:at], out if out is not None else unknown[at], *unknown[at + 1 :]])
 
 
-def _grouped(state: State, op: Operands, x: Value, at: int, weight: Value, groups: Any, transposed: bool) -> Dim:
-    """Depthwise: each channel has its own filters. Otherwise: constant blocks of channels, each alike."""
+def _grouped(state: State, op: Operands, x: Value, at: int, weight: Value, groups: Any, transposed: bool) -> Dim | None:
+    """Blocks of channels, each with filters of its own."""
     state.produce(weight)
     channels = state.resolve(x.dims[at])
     if transposed:
@@ -106,21 +106,34 @@ def _grouped(state: State, op: Operands, x: Value, at: int, weight: Value, group
         return fresh(state, op).dims[at]
     size = channels.size
     if sympy.expand(sympy.sympify(groups) - size) == 0:
-        multiplier = sympy.cancel(op.shape[at] / size)
-        if multiplier == 1:
-            return state.unify(channels, weight.dims[0], op.where)
-        out = channels.times(Layout.of([(int(multiplier),)])) if isinstance(channels, Layout) else None
-        if out is not None:
-            return state.unify(out, weight.dims[0], op.where)
-    elif sympy.sympify(groups).is_Integer:
-        blocks = split(state, channels, sympy.Integer(groups), sympy.cancel(size / groups))
-        filters = state.resolve(weight.dims[0])
-        rows = split(state, filters, sympy.Integer(groups), sympy.cancel(filters.size / groups))
-        if blocks is not None and rows is not None:
-            state.unify(blocks[1], weight.dims[1], op.where)
-            if weight.origins[1] is not None:
-                state.produced.discard(weight.origins[1])
-                state.contracted.add(weight.origins[1])
-            return state.resolve(weight.dims[0])
-    state.block(state.symbols([channels, *weight.dims]), f"{op.where} cuts its channels into {groups} groups")
-    return weight.dims[0]
+        return _depthwise(state, op, at, weight, sympy.cancel(op.shape[at] / size))
+    filters = state.resolve(weight.dims[0])
+    if not sympy.sympify(groups).is_Integer:
+        state.block(state.symbols([channels, *weight.dims]), f"{op.where} has a number of groups that follows a width")
+        return filters
+    columns, rows = (split(state, d, sympy.Integer(groups), sympy.cancel(d.size / groups)) for d in (channels, filters))
+    cuts = f"{op.where} cuts its channels into {groups} groups, and not between channels of a width"
+    if columns is None:
+        state.block(state.symbols([channels, weight.dims[1]]), cuts)
+    else:
+        state.unify(columns[1], weight.dims[1], op.where)
+    if rows is None:
+        state.block(state.symbols([filters]), cuts)
+    if weight.origins[1] is not None:
+        state.produced.discard(weight.origins[1])
+        state.contracted.add(weight.origins[1])
+    return state.resolve(weight.dims[0])
+
+
+def _depthwise(state: State, op: Operands, at: int, weight: Value, multiplier: sympy.Expr) -> Dim | None:
+    """As many groups as channels: each channel has filters of its own. None while nothing is known of the channels, so
+    that what comes after does not lay out the filters."""
+    channels = state.resolve(op.x.dims[at])
+    if multiplier == 1:
+        return state.unify(channels, weight.dims[0], op.where)
+    if not isinstance(channels, Layout):
+        state.block(state.symbols([channels, *weight.dims]), f"{op.where} has channels of which nothing is known")
+        return None
+    out = channels.times(Layout.of([(int(multiplier),)]))
+    assert out is not None, "a single segment merges with anything"
+    return state.unify(out, weight.dims[0], op.where)

@@ -104,15 +104,10 @@ def _block(width: sympy.Symbol, multiple: int) -> sympy.Symbol:
 def _find(graph: Graph) -> Channels:
     shapes = _Shapes(graph)
     state = _settle(shapes, {})
-    # Channels in blocks whose use says nothing else lie block after block.
-    plain = dict(state.filled)
-    for name in graph.tensor_names:
-        for dim, size in enumerate(map(shapes.size, graph.tensor_shape(name))):
-            known, layout = state.resolve(state.dim((name, dim), size)), shapes.in_blocks(size)
-            if isinstance(known, Hole) and layout is not None:
-                plain.setdefault(known.owner, layout)
-    if len(plain) > len(state.filled):
-        state = _settle(shapes, plain)
+    # Channels in blocks whose use says nothing else lie block after block. Those that are summed over come last: what
+    # they meet may say else by then.
+    for summed in (False, True):
+        state = _fill_blocks(shapes, state, summed)
     layouts = {name: _layouts(shapes, state, name) for name in graph.tensor_names}
     for name, dim in sorted(state.contracted & state.produced):
         carried = layouts[name][dim].symbols & state.groups
@@ -120,6 +115,17 @@ def _find(graph: Graph) -> Channels:
             carried, f"parameter {name!r} is summed over and read along dimension {dim}: copies cannot share it"
         )
     return Channels(shapes.blocks, layouts, frozenset(state.contracted), tuple(state.obstacles))
+
+
+def _fill_blocks(shapes: _Shapes, state: State, summed: bool) -> State:
+    """Let holes of the size of blocks be blocks, among dimensions that are summed over or among the others."""
+    plain = dict(state.filled)
+    for name in shapes.graph.tensor_names:
+        for dim, size in enumerate(map(shapes.size, shapes.graph.tensor_shape(name))):
+            known, layout = state.resolve(state.dim((name, dim), size)), shapes.in_blocks(size)
+            if isinstance(known, Hole) and layout is not None and ((name, dim) in state.contracted) == summed:
+                plain.setdefault(known.owner, layout)
+    return _settle(shapes, plain) if len(plain) > len(state.filled) else state
 
 
 def _settle(shapes: _Shapes, filled: dict[Origin, Dim]) -> State:
