@@ -104,6 +104,40 @@ ODD: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...] | None]] = {
         ),
         SERIES,
     ),
+    "encoder-decoder": (
+        lambda: Net(
+            lambda s, x: s.fc(s.d(s.i(x), s.e(s.j(x))).mean(1)),
+            i=nn.Linear(6, 8),
+            j=nn.Linear(6, 8),
+            e=nn.TransformerEncoderLayer(8, 2, 12, batch_first=True),
+            d=nn.TransformerDecoderLayer(8, 2, 12, batch_first=True),
+            fc=nn.Linear(8, 3),
+        ),
+        SERIES,
+    ),
+    "encoders": (
+        lambda: nn.Sequential(
+            nn.Linear(6, 8),
+            nn.TransformerEncoderLayer(8, 2, 12, batch_first=True),
+            nn.TransformerEncoderLayer(8, 2, 12, batch_first=True),
+            nn.Linear(8, 3),
+        ),
+        SERIES,
+    ),
+    "keys-of-another-stream": (
+        lambda: Net(
+            lambda s, x: s.fc(s.a(s.i(x), s.j(x), s.j(x))[0].mean(1)),
+            i=nn.Linear(6, 8),
+            j=nn.Linear(6, 10),
+            a=nn.MultiheadAttention(8, 2, kdim=10, vdim=10, batch_first=True),
+            fc=nn.Linear(8, 3),
+        ),
+        SERIES,
+    ),
+    "norm-by-number": (
+        lambda: Net(lambda s, x: s.fc(F.layer_norm(s.l(x), (8,))), l=nn.Linear(4, 8), fc=nn.Linear(8, 3)),
+        ROW,
+    ),
     "attention-by-hand": (
         lambda: Net(attention, q=nn.Linear(6, 16), k=nn.Linear(6, 16), v=nn.Linear(6, 8), o=nn.Linear(8, 3)),
         SERIES,

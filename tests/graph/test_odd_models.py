@@ -37,7 +37,7 @@ def test_what_is_offered_runs_wider_and_narrower_and_is_exact_where_it_is_said_t
     [
         ("lstm", "l", "takes the size of its state from a number"),
         ("gru-after-linear", "l.weight_hh_l0", "takes the size of its state from a number"),
-        ("multihead-attention", "linear_1", "was expecting embedding dimension of 7, but got 6"),
+        ("norm-by-number", "l", "Given normalized_shape=[8], expected input with shape [8]"),
         ("embedding", "e.weight", "looks its rows up by the model's input"),
         ("embedding-bag", "e.weight", "looks its rows up by the model's input"),
         ("gate-cut-in-places", "gate", "cuts its channels at fixed places"),

@@ -59,11 +59,6 @@ _OF_WEIGHT: Mapping[type[nn.Module], Mapping[str, tuple[str, int]]] = {
     nn.modules.batchnorm._NormBase: {"num_features": ("running_mean", 0)},
     nn.GroupNorm: {"num_channels": ("weight", 0)},
     nn.PReLU: {"num_parameters": ("weight", 0)},
-    nn.MultiheadAttention: {
-        "embed_dim": ("out_proj.weight", 0),
-        "kdim": ("out_proj.weight", 0),
-        "vdim": ("out_proj.weight", 0),
-    },
 }
 
 
@@ -76,6 +71,7 @@ def read_attributes(model: nn.Module, flat: Flat, heads: tuple[Heads, ...]) -> t
         heads: its attention modules whose heads are sizes.
     """
     first = {id(t): name for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    numbers = {head.path: flat.sizes[head.names[0]] for head in heads}
     found: list[SizeAttribute] = []
     for path, module in model.named_modules():
 
@@ -84,6 +80,9 @@ def read_attributes(model: nn.Module, flat: Flat, heads: tuple[Heads, ...]) -> t
             tensor = getattr(module.get_submodule(owner), leaf, None)
             return flat.tensor_shape(first[id(tensor)]) if id(tensor) in first else ()
 
+        if isinstance(module, nn.MultiheadAttention):
+            sizes = _attention(module, numbers.get(path, sympy.Integer(module.num_heads)), shape)
+            found += [SizeAttribute(path, *named) for named in sizes]
         for name, index, size in (*_sizes(module, shape), *_norm_shape(module, shape)):
             found.append(SizeAttribute(path, name, index, size))
     for head in heads:
@@ -103,8 +102,6 @@ def _sizes(module: nn.Module, shape: Any) -> Iterator[tuple[str, int | None, sym
             for name, (tensor, dim) in names.items():
                 if isinstance(getattr(module, name, None), int) and len(sizes := shape(tensor)) > dim:
                     yield name, None, sizes[dim]
-    if isinstance(module, nn.MultiheadAttention) and len(sizes := shape("out_proj.weight")):
-        yield "head_dim", None, sizes[0] / module.num_heads
     if type(module).__name__ == "Conv1D" and len(sizes := shape("weight")) == 2:  # transformers' linear layer
         yield "nx", None, sizes[0]
         yield "nf", None, sizes[1]
@@ -126,6 +123,15 @@ def _convolution(
     yield "out_channels", None, outputs
     if depthwise:
         yield "groups", None, groups
+
+
+def _attention(module: nn.MultiheadAttention, number: sympy.Expr, shape: Any) -> Iterator[tuple[str, None, sympy.Expr]]:
+    """Sizes of PyTorch's attention, whose heads divide its embedding."""
+    for embedding in shape("out_proj.weight")[1:]:  # its outputs need not be as many
+        yield "embed_dim", None, embedding
+        yield "kdim", None, shape("k_proj_weight")[1] if module.k_proj_weight is not None else embedding
+        yield "vdim", None, shape("v_proj_weight")[1] if module.v_proj_weight is not None else embedding
+        yield "head_dim", None, sympy.cancel(embedding / number)
 
 
 def _norm_shape(module: nn.Module, shape: Any) -> Iterator[tuple[str, int, sympy.Expr]]:

@@ -107,8 +107,8 @@ class CallMode(TorchFunctionMode):
         model: the model whose modules give calls their path; shared modules go by their first path. It is not changed.
         callback: `callback(call, function, args, kwargs) -> result`. Torch functions that it calls are not seen again.
         wanted: the calls to hand over, or None for all; others are made as they are.
-        prepare: `prepare(name, args, kwargs) -> (args, kwargs)` for functions that are followed into and so have no
-            call.
+        prepare: `prepare(path, name, args, kwargs) -> (args, kwargs)` for functions that are followed into and so have
+            no call.
 
     Example:
         >>> import torch
@@ -129,7 +129,8 @@ class CallMode(TorchFunctionMode):
         callback: Callback,
         *,
         wanted: Mapping[Call, object] | frozenset[Call] | None = None,
-        prepare: Callable[[str, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]] | None = None,
+        prepare: Callable[[str, str, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]]
+        | None = None,
     ):
         super().__init__()
         self._paths = {id(module): path for path, module in model.named_modules()}
@@ -185,7 +186,7 @@ class CallMode(TorchFunctionMode):
             return function(*args, **kwargs)
         if function in _COMPOSITES:
             if self._prepare is not None:
-                args, kwargs = self._prepare(name, args, kwargs)
+                args, kwargs = self._prepare(self._running[-1], name, args, kwargs)
             return self._follow(function, args, kwargs)
         path = self._running[-1]
         if _is_on_integers(args):

@@ -58,9 +58,9 @@ def find_widths(divided: Divided, operations: tuple[Operation, ...]) -> Widths:
     for candidate, shape in candidates:
         for size in shape:
             for found in sorted((size.free_symbols & free) - names.keys(), key=str):
-                coefficient = size.coeff(found) if size == size.coeff(found) * found else sympy.Integer(1)
-                produced = int(coefficient) if coefficient.is_Integer else 1
-                name, multiple = sized.get(found, (candidate, max(produced, divided.multiples.get(found, 1))))
+                coefficient, rest = size.as_coeff_Mul()
+                multiple = int(coefficient) if rest == found else divided.multiples.get(found, 1)
+                name, multiple = sized.get(found, (candidate, multiple))
                 names[found] = _distinct(name, set(multiples))
                 multiples[names[found]] = multiple
     return Widths(names, multiples)

@@ -19,7 +19,7 @@ from torch.fx.traceback import annotate, preserve_node_meta
 from torch.utils._sympy.functions import FloorDiv
 
 from dovetail.graph.calls import Call, CallMode, function_name
-from dovetail.graph.heads import Heads, find_heads, set_heads
+from dovetail.graph.heads import Heads, divide_embedding, find_heads, set_heads
 from dovetail.graph.lines import model_line
 from dovetail.graph.standins import stand_in
 from dovetail.graph.steady import Calls, note_call
@@ -69,7 +69,8 @@ class FixedBatchError(Exception):
 
 
 class Notes:
-    """What is seen of a model's code that runs for the exporter: the line that made a symbol a constant, and the calls.
+    """What is seen of a model's code that runs for the exporter: the line that made a symbol a constant, the calls, and
+    sizes of heads that turned out to be those of others.
 
     An object of its own because the exporter undoes what a forward does to the containers among a module's attributes.
     """
@@ -77,6 +78,7 @@ class Notes:
     def __init__(self) -> None:
         self.pinned: dict[sympy.Symbol, str] = {}
         self.calls: Calls = {}
+        self.shared: list[tuple[sympy.Expr, sympy.Expr]] = []
 
 
 class Functional(nn.Module):
@@ -99,6 +101,7 @@ class Functional(nn.Module):
             heads_of[heads.path] = [(number * heads.repeats, width), (number, width)]
 
         calls = self.notes.calls = {}
+        shared = self.notes.shared = []
         names = {id(tensors[name]): name for name, _ in model.named_parameters()}
         environment = _shape_environment((*tensors.values(), *inputs, *kwargs.values()))
         version = environment._replacements_version_counter if environment is not None else 0
@@ -116,7 +119,19 @@ class Functional(nn.Module):
                         self.notes.pinned[symbol] = model_line()
             return result
 
-        with CallMode(model, annotated, prepare=lambda name, args, kwargs: stand_in(name, args, kwargs, ())):
+        embedded = [
+            heads_of[h.path][1] for h in self.heads if isinstance(model.get_submodule(h.path), nn.MultiheadAttention)
+        ]
+
+        def prepare(path: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if name != "multi_head_attention_forward" or path not in heads_of:
+                return stand_in(name, args, kwargs, ())
+            own = heads_of[path][1]
+            found = divide_embedding(args[0].shape[-1], own, embedded)
+            shared.extend(zip(map(expression, own), map(expression, found), strict=True))
+            return stand_in(name, args, kwargs, (found,))
+
+        with CallMode(model, annotated, prepare=prepare):
             output = torch.func.functional_call(model, tensors, inputs, kwargs)
         return output_tensors(output)
 
@@ -200,7 +215,7 @@ def symbolic_export(
         tuple(sizes),
         heads,
         bindings,
-        _equations(environment),
+        _equations(environment, functional.notes.shared),
         _pinned(environment, functional.notes.pinned),
         functional.notes.calls,
     )
@@ -258,21 +273,49 @@ def _pinned(environment: ShapeEnv, lines: dict[sympy.Symbol, str]) -> dict[tuple
     return found
 
 
-def _equations(environment: ShapeEnv) -> tuple[tuple[sympy.Expr, sympy.Expr], ...]:
-    guards = dict.fromkeys(guard.expr for guard in environment.guards if isinstance(guard.expr, sympy.Eq))
-    pairs = (_solved(*(environment.replace(side) for side in guard.args)) for guard in guards)
+def _equations(
+    environment: ShapeEnv, shared: Iterable[tuple[sympy.Expr, sympy.Expr]]
+) -> tuple[tuple[sympy.Expr, sympy.Expr], ...]:
+    guards = dict.fromkeys(guard.expr.args for guard in environment.guards if isinstance(guard.expr, sympy.Eq))
+    values = environment.backed_var_to_val
+    pairs = [
+        pair
+        for left, right in (*shared, *guards)
+        for pair in _solved(environment.replace(left), environment.replace(right), values)
+    ]
     return tuple((left, right) for left, right in pairs if left != right and (left.is_Symbol or right.is_Symbol))
 
 
-def _solved(left: sympy.Expr, right: sympy.Expr) -> tuple[sympy.Expr, sympy.Expr]:
-    """An equation solved for a symbol that one side is a multiple of: the exporter leaves `3 s == 4 t` as it is."""
+def _solved(
+    left: sympy.Expr, right: sympy.Expr, values: Mapping[sympy.Symbol, int]
+) -> Iterator[tuple[sympy.Expr, sympy.Expr]]:
+    """An equation solved for symbols: the exporter leaves `3 s == 4 t`, and equal products, as they are.
+
+    Factors of equal products (heads times their width, on two streams that meet) are equal one by one if their values
+    are; those of a product that is a constant are constants.
+    """
     if left.is_Symbol or right.is_Symbol:
-        return left, right
+        yield left, right
+        return
     for side, other in ((left, right), (right, left)):
         number, rest = side.as_coeff_Mul()
         if rest.is_Symbol and number.is_Integer and number > 1 and rest not in other.free_symbols:
-            return rest, FloorDiv(other, number)
-    return left, right
+            yield rest, FloorDiv(other, number)
+            return
+        if other.is_Integer and _is_product(side):
+            yield from ((factor, sympy.Integer(values[factor])) for factor in side.args)
+            return
+    if _is_product(left) and _is_product(right):
+        rest = list(right.args)
+        for factor in left.args:
+            same = next((f for f in rest if values[f] == values[factor]), None)
+            if same is not None:
+                rest.remove(same)
+                yield factor, same
+
+
+def _is_product(size: sympy.Expr) -> bool:
+    return bool(size.is_Mul) and all(factor.is_Symbol for factor in size.args)
 
 
 def expression(size: int | torch.SymInt) -> sympy.Expr:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,11 @@ import torch
 from torch import nn
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-__all__ = ["Heads", "find_heads", "hint", "set_heads", "unify"]
+__all__ = ["Heads", "Pair", "divide_embedding", "find_heads", "hint", "set_heads", "unify"]
+
+Size = int | torch.SymInt
+Pair = tuple[Size, Size]
+"""Number and width of heads."""
 
 # What attention modules call these numbers; the number of heads is often kept in the module's `config` alone.
 _NUMBER = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
@@ -50,8 +54,10 @@ def find_heads(model: nn.Module) -> tuple[Heads, ...]:
 
 
 def _heads(path: str, module: nn.Module) -> Heads | None:
-    if isinstance(module, nn.MultiheadAttention):  # its heads divide the embedding: their width follows from that group
-        return None
+    if isinstance(module, nn.MultiheadAttention):  # its heads divide the embedding
+        if not (_is_size(module.num_heads) and _is_size(module.head_dim)):
+            return None
+        return Heads(path, module.num_heads, module.head_dim, 1, (("num_heads", "queries"),))
     width_name = next((name for name in _WIDTH if _is_size(getattr(module, name, None))), None)
     if width_name is None:
         return None
@@ -117,6 +123,30 @@ def set_heads(module: nn.Module, heads: Heads, number: Any, width: Any) -> None:
     }
     for name, role in heads.attributes:
         setattr(module, name, values[role])
+
+
+def divide_embedding(embedding: Size, own: Pair, others: Iterable[Pair]) -> Pair:
+    """The heads that an embedding is made of, where a module cuts the embedding itself into heads.
+
+    Modules on one stream of embeddings share them: the first makes the stream the product of its own two sizes.
+
+    Args:
+        embedding: the size that is cut.
+        own: the module's sizes.
+        others: the sizes of such modules, its own among them.
+    """
+    number, width = own
+    if isinstance(embedding, torch.SymInt) and embedding.node.expr.is_Symbol:
+        unify(embedding, number * width)
+        return own
+    for pair in others:
+        if _expression(pair[0] * pair[1]) == _expression(embedding) and hint(pair[0]) == hint(number):
+            return pair
+    return hint(number), hint(width)
+
+
+def _expression(size: Size) -> Any:
+    return size.node.expr if isinstance(size, torch.SymInt) else size
 
 
 def hint(size: int | torch.SymInt) -> int:

@@ -40,7 +40,8 @@ def stand_in(
         case "view" | "reshape":
             return _view(args, heads), kwargs
         case "multi_head_attention_forward":
-            return (*args[:3], args[0].shape[-1], *args[4:]), kwargs
+            number = heads[0][0] if heads else args[4]
+            return (*args[:3], args[0].shape[-1], number, *args[5:]), kwargs
         case _:
             return args, kwargs
 

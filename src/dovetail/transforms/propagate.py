@@ -89,8 +89,11 @@ class _Shapes:
             self._done[size] = sympy.expand(size.xreplace(self._new))
         return self._done[size]
 
-    def in_blocks(self, size: sympy.Expr) -> Layout | None:
-        """The layout of a plain channel dimension that is cut into blocks: blocks outermost."""
+    def plain(self, size: sympy.Expr) -> Layout | None:
+        """The layout of a plain channel dimension that is cut into blocks, blocks outermost; or of a stream that is
+        elsewhere cut into heads."""
+        if size.is_Mul and all(factor.is_Symbol for factor in size.args):
+            return Layout.guess(size)
         multiple, block = size.as_coeff_Mul()
         if block.is_Symbol and multiple == self.multiples.get(block, 0):
             return Layout.of([(int(multiple), block)])
@@ -122,7 +125,7 @@ def _fill_blocks(shapes: _Shapes, state: State, summed: bool) -> State:
     plain = dict(state.filled)
     for name in shapes.graph.tensor_names:
         for dim, size in enumerate(map(shapes.size, shapes.graph.tensor_shape(name))):
-            known, layout = state.resolve(state.dim((name, dim), size)), shapes.in_blocks(size)
+            known, layout = state.resolve(state.dim((name, dim), size)), shapes.plain(size)
             if isinstance(known, Hole) and layout is not None and ((name, dim) in state.contracted) == summed:
                 plain.setdefault(known.owner, layout)
     return _settle(shapes, plain) if len(plain) > len(state.filled) else state

@@ -30,11 +30,12 @@ def reshape(state: State, x: Value, shape: tuple[sympy.Expr, ...], name: str, wh
             origins.append(x.origins[old[0]])
             continue
         origins += [None] * len(new)
-        found = _reblock(state, [state.resolve(x.dims[i]) for i in old], [shape[j] for j in new])
+        named = [state.dim((name, j), shape[j]) for j in new]
+        found = _reblock(state, [state.resolve(x.dims[i]) for i in old], [shape[j] for j in new], named)
         if found is None:
             touched = state.symbols([x.dims[i] for i in old])
             state.block(touched, f"{where} regroups the channels")
-            found = [state.dim((name, j), shape[j]) for j in new]
+            found = named
         state.produced.update(o for i in old if (o := x.origins[i]) is not None)
         dims += found
     return Value(tuple(dims), tuple(origins))
@@ -75,7 +76,10 @@ def _prefer_old(a: list[sympy.Expr], b: list[sympy.Expr]) -> bool:
     return bool(left < right) if left != right else len(a) <= len(b)
 
 
-def _reblock(state: State, old: list[Dim], shape: list[sympy.Expr]) -> list[Dim] | None:
+def _reblock(state: State, old: list[Dim], shape: list[sympy.Expr], named: list[Dim]) -> list[Dim] | None:
+    if len(old) > 1 and isinstance(old[-1], Hole) and shape[-1] != 1:  # its inner part may be the last size
+        split(state, old[-1], sympy.cancel(old[-1].size / shape[-1]), shape[-1])
+        old = [*old[:-1], state.resolve(old[-1])]
     merged: Dim | None = _ONE
     for dim in old:
         if merged == _ONE:
@@ -85,7 +89,7 @@ def _reblock(state: State, old: list[Dim], shape: list[sympy.Expr]) -> list[Dim]
     if merged is None:
         return None
     if not isinstance(merged, Layout):
-        return _fill(state, merged, shape)
+        return _fill(state, merged, named)
     found: list[Dim] = []
     for j in range(len(shape) - 1):
         if shape[j] == 1:
@@ -104,16 +108,16 @@ def _reblock(state: State, old: list[Dim], shape: list[sympy.Expr]) -> list[Dim]
     return [*found, merged] if shape else found
 
 
-def _fill(state: State, hole: Hole, shape: list[sympy.Expr]) -> list[Dim] | None:
-    """A hole viewed as sizes that each have one reading is their product."""
-    parts = [Layout.from_size(size) for size in shape]
+def _fill(state: State, hole: Hole, dims: list[Dim]) -> list[Dim] | None:
+    """A hole viewed as dimensions whose layouts are known is their product."""
+    parts = [part for part in map(state.resolve, dims) if isinstance(part, Layout)]
     merged: Layout | None = _ONE
     for part in parts:
-        merged = merged.times(part) if merged is not None and part is not None else None
-    if merged is None:
+        merged = merged.times(part) if merged is not None else None
+    if merged is None or len(parts) < len(dims):
         return None
     state.filled[hole.owner] = merged
-    return [part for part in parts if part is not None]
+    return [*parts]
 
 
 def split(state: State, dim: Dim, outer: sympy.Expr, inner: sympy.Expr) -> tuple[Dim, Dim] | None:
@@ -121,5 +125,7 @@ def split(state: State, dim: Dim, outer: sympy.Expr, inner: sympy.Expr) -> tuple
     dim = state.resolve(dim)
     if isinstance(dim, Layout):
         return dim.split(outer, inner)
-    found = _fill(state, dim, [outer, inner])
-    return (found[0], found[1]) if found is not None else None
+    left, right = Layout.from_size(outer), Layout.from_size(inner)
+    if left is None or right is None or _fill(state, dim, [left, right]) is None:
+        return None
+    return left, right
