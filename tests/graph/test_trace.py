@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import time
 
 import pytest
 import torch
@@ -157,3 +158,18 @@ def test_the_exporter_prints_nothing_of_a_model_that_it_does_not_follow(capfd: p
     with contextlib.suppress(TraceError):
         trace(DependsOnValues(), (torch.randn(2, 4),))
     assert capfd.readouterr().err == ""
+
+
+def test_an_export_that_takes_more_than_a_second_is_told() -> None:
+    class Slow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            time.sleep(1.1)
+            return self.linear(x)
+
+    told: list[str] = []
+    trace(Slow(), (torch.zeros(2, 4),), progress=told.append)
+    assert told == ["exporting the graph of Slow"]

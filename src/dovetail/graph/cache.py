@@ -6,7 +6,6 @@ A file is found by a key of everything the graph follows from; a corrupt one, or
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import logging
 import os
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 import dovetail
 from dovetail.graph.encode import decode_graph, encode_graph
 from dovetail.graph.graph import Graph
+from dovetail.graph.source import code_digest, source_parts
 
 __all__ = ["default_folder", "graph_key", "load_graph", "save_graph"]
 
@@ -37,8 +37,8 @@ def default_folder() -> Path:
 def graph_key(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
     """A digest of all that a model's graph follows from.
 
-    The source files of its modules' classes, the tree of modules with their plain attributes, names, shapes and sharing
-    of tensors, shapes of the inputs, and the versions of Python, torch and dovetail.
+    The code of its modules' classes (see `source_parts`), the tree of modules with their plain attributes, names,
+    shapes and sharing of tensors, shapes of the inputs, and the versions of Python, torch and dovetail.
     """
     digest = hashlib.sha256()
     for part in _parts(model, inputs, kwargs):
@@ -51,9 +51,7 @@ def _parts(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any])
     yield f"{sys.version_info[:2]} {torch.__version__} {dovetail.__version__}"
     own = Path(__file__).parent
     yield from (file.read_text() for file in sorted(own.glob("*.py")))  # a version under development is a version too
-    kinds = {kind for module in model.modules() for kind in type(module).__mro__ if issubclass(kind, nn.Module)}
-    files = {f for kind in kinds if not kind.__module__.startswith("torch.") and (f := _source_file(kind)) is not None}
-    yield from (hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in sorted(files))
+    yield from source_parts(model)
     seen: dict[int, str] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         first = seen.setdefault(id(module), path)
@@ -65,13 +63,6 @@ def _parts(model: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, Any])
         yield f"{name} {seen.setdefault(id(tensor), name)} {tuple(tensor.shape)} {tensor.dtype}"
     yield _plain(inputs)
     yield _plain(dict(kwargs))
-
-
-def _source_file(kind: type) -> str | None:
-    try:
-        return inspect.getsourcefile(kind)
-    except (TypeError, OSError):  # a class typed into a session has no file
-        return None
 
 
 def _plain(value: Any) -> str:
@@ -87,7 +78,7 @@ def _plain(value: Any) -> str:
         return f"({','.join(sorted(members) if isinstance(value, (set, frozenset)) else members)})"
     if callable(getattr(value, "to_dict", None)):
         return _plain(value.to_dict())
-    return f"{type(value).__qualname__} {getattr(value, '__qualname__', '')}"
+    return f"{type(value).__qualname__} {getattr(value, '__qualname__', '')} {code_digest(value)}"
 
 
 def load_graph(folder: Path, key: str) -> Graph | None:
