@@ -166,8 +166,9 @@ def test_shrinking_is_never_exact(nets) -> None:
     assert change == type(change)(group="conv1", base=5, width=2, exact=False, reasons=("3 of 5 channels are dropped",))
 
 
-def test_the_report_is_empty_for_base_widths(nets) -> None:
+def test_the_report_is_empty_for_base_widths_and_asks_nothing_of_the_channels(nets, monkeypatch) -> None:
     graph, _, _ = nets("residual")
+    monkeypatch.setattr("dovetail.transforms.inherit.find_channels", lambda graph: pytest.fail("nothing changes"))
     assert inheritance_report(graph, Plan.of(widths={"conv1": 5})) == ()
 
 

@@ -58,12 +58,12 @@ def inheritance_report(graph: Graph, plan: Plan) -> tuple[GroupChange, ...]:
         UnknownSiteError, PlanError: The plan does not fit the graph.
     """
     widths = graph.widths(plan)
+    changed = [(g, width) for g in graph.groups if (width := int(widths.get(g.symbol, g.base))) != g.base]
+    if not changed:
+        return ()
     channels = find_channels(graph)
     found = []
-    for group in graph.groups:
-        width = int(widths.get(group.symbol, group.base))
-        if width == group.base:
-            continue
+    for group, width in changed:
         reasons = _reasons(channels, channels.blocks[group.name], group.base, width)
         found.append(GroupChange(group=group.name, base=group.base, width=width, exact=not reasons, reasons=reasons))
     return tuple(found)
