@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,3 +106,23 @@ def test_another_version_of_torch_python_or_dovetail_is_another_key(monkeypatch:
             patch.setattr(name, value)
             keys.add(graph_key(model, X, {}))
     assert len(keys) == 4
+
+
+def test_a_digest_of_code_is_the_same_in_every_process() -> None:
+    program = (
+        "from dovetail.graph.source import code_digest\n"
+        "def is_known(x): return x in {'relu', 'gelu', 'silu', 'tanh', 'mish'}\n"
+        "print(code_digest(is_known))"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
+    assert len(digests.pop().strip()) == 64

@@ -7,6 +7,7 @@ import pytest
 
 from dovetail.evaluation import Measured, Score
 from dovetail.evaluation.bootstrap import group_sums
+from dovetail.evaluation.repeats import combine
 from dovetail.evaluation.score import measure_mean, measure_share
 from dovetail.objective import Constraint, Objective
 from dovetail.plan import Plan
@@ -106,6 +107,31 @@ def test_means_are_compared_by_the_paired_bootstrap_over_groups() -> None:
     assert best.p_value is not None
     assert best.p_value >= 0.05
     assert is_worse(scored(3, 4.0), best.top, objectives[0])
+
+
+def test_plans_trained_several_times_are_compared_by_their_runs_on_the_same_samples() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.exponential(size=300)
+
+    def scored(number: int, mean: float, bits: float) -> Trial:
+        losses = [hard + mean + own + 0.1 * rng.normal(size=300) for own in (-0.02, 0.0, 0.02)]
+        score, _, _ = combine(
+            [
+                (
+                    Score((("loss", measure_mean(x)),), None, (("loss", group_sums(x).astype("<f4").tobytes()),)),
+                    None,
+                    (),
+                )
+                for x in losses
+            ]
+        )
+        return Trial(number=number, row=(number,), choices=(), plan=Plan(), costs=(("bits", bits),), score=score)
+
+    loss = Objective(name="loss", direction="minimize")
+    best = find_best([scored(1, 0, 8.0), scored(2, 0.02, 6.0), scored(3, 0.15, 4.0)], [loss, BITS], summed=False)
+    assert best is not None
+    assert (best.top.number, best.cheapest.number) == (1, 2)  # the intervals of 1 and 3 overlap, too
+    assert best.test.startswith("Welch's t over 3 trainings of each on 300 samples")
 
 
 def test_a_weighted_sum_decides_the_top() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dovetail.errors import EvaluationError, unknown_name
-from dovetail.evaluation.bootstrap import group_sums, percentile_interval
+from dovetail.evaluation.bootstrap import GROUPS, group_sums, percentile_interval
 from dovetail.plan import Plan
 
 __all__ = ["Z_95", "Measured", "Outcome", "Score", "measure_mean", "measure_share"]
@@ -98,7 +98,7 @@ class Score:
         correct: for classification, one bit per sample in the split's order (`numpy.packbits`, first sample in the
         highest bit): two plans can then be compared sample by sample. None for other tasks.
         sums: (name, sums over groups of samples as little-endian float32) of each metric that is a mean: two plans can
-        then be compared group by group (`bootstrap.group_sums`).
+        then be compared group by group (`bootstrap.group_sums`). Of a plan trained several times, run after run.
     """
 
     metrics: tuple[tuple[str, Measured], ...]
@@ -133,9 +133,12 @@ class Score:
         return np.unpackbits(np.frombuffer(self.correct, np.uint8), count=self.samples).astype(np.bool_)
 
     def group_sums(self, name: str) -> NDArray[np.float64] | None:
-        """A metric's sums over groups of samples; None where it is no mean."""
+        """A metric's sums over groups of samples: [runs, groups]; None where it is no mean."""
         found = dict(self.sums).get(name)
-        return None if found is None else np.frombuffer(found, "<f4").astype(np.float64)
+        if found is None:
+            return None
+        groups = min(self.measured(name).samples, GROUPS)
+        return np.frombuffer(found, "<f4").astype(np.float64).reshape(-1, groups)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form; the bits and the sums as base64."""

@@ -5,15 +5,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import TypeVar
 
-import numpy as np
 import torch
-from scipy import stats
 from torch import nn
 
 from dovetail.data import Dataset, Split
@@ -21,7 +18,8 @@ from dovetail.errors import EvaluationError
 from dovetail.evaluation.calibration import Calibration
 from dovetail.evaluation.cohort import CANDIDATE_ERRORS, Training, train_cohort
 from dovetail.evaluation.metrics import MetricSet
-from dovetail.evaluation.score import Measured, Outcome, Score
+from dovetail.evaluation.repeats import Details, Scored, combine
+from dovetail.evaluation.score import Outcome, Score
 from dovetail.evaluation.training import TrainResult, check_outputs, train_model
 from dovetail.graph import Graph
 from dovetail.plan import Plan
@@ -31,8 +29,6 @@ from dovetail.transforms import Weights, apply
 __all__ = ["TrainEvaluator", "plan_seed", "score_model"]
 
 Made = TypeVar("Made")
-Details = tuple[tuple[str, float | str], ...]
-Scored = tuple[Score | None, str | None, Details]  # or the reason why there is no score
 
 _PIECE = 1024
 _AT_ONCE = 64  # plans in training at once where many are trained together: their models are held together
@@ -206,39 +202,6 @@ def plan_seed(seed: int, plan: Plan, repeat: int = 0) -> int:
     the repeat alone."""
     text = f"{seed}:{plan.key}" + (f":{repeat}" if repeat else "")
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def combine(runs: Sequence[Scored]) -> Scored:
-    """What several trainings of one plan say together: the mean score and the mean details; a failure where one failed.
-
-    Each figure's interval joins two: that of the samples, around the mean of the runs' (`Measured`), and that of the
-    runs, mean -+ t x s / sqrt(runs), s their standard deviation and t Student's quantile for 97.5 % at runs - 1 degrees
-    of freedom. Half widths add in squares; a share stays within 0 and 1. There is no one answer per sample any more, so
-    that plans are compared by their intervals.
-    """
-    if len(runs) == 1:
-        return runs[0]
-    scores: list[Score] = []
-    for number, (score, failure, details) in enumerate(runs, start=1):
-        if score is None:
-            return None, f"training {number} of {len(runs)}: {failure}", details
-        scores.append(score)
-    names = [name for name, _ in scores[0].metrics]
-    figures = tuple((name, _mean_figure([score.measured(name) for score in scores])) for name in names)
-    means = tuple((name, float(np.mean([float(dict(run[2])[name]) for run in runs]))) for name, _ in runs[0][2])
-    return Score(figures), None, (*means, ("repeats", float(len(runs))))
-
-
-def _mean_figure(runs: Sequence[Measured]) -> Measured:
-    values = np.array([run.value for run in runs])
-    value = float(values.mean())
-    apart = stats.t.ppf(0.975, len(runs) - 1) * values.std(ddof=1) / math.sqrt(len(runs))
-    below = float(np.mean([run.value - run.low for run in runs]))
-    above = float(np.mean([run.high - run.value for run in runs]))
-    low, high = value - math.hypot(below, apart), value + math.hypot(above, apart)
-    if all(run.low >= 0 and run.high <= 1 for run in runs):
-        low, high = max(low, 0.0), min(high, 1.0)
-    return Measured(value, runs[0].samples, low, high)
 
 
 def score_model(model: nn.Module, split: Split, metrics: MetricSet) -> Score:

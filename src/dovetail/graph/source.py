@@ -39,8 +39,15 @@ def code_digest(value: object) -> str:
 
 
 def _described(code: CodeType) -> tuple[object, ...]:
-    constants = tuple(_described(c) if isinstance(c, CodeType) else repr(c) for c in code.co_consts)
-    return code.co_code, code.co_names, constants
+    return code.co_code, code.co_names, tuple(map(_described_constant, code.co_consts))
+
+
+def _described_constant(value: object) -> object:
+    if isinstance(value, CodeType):
+        return _described(value)
+    if isinstance(value, frozenset):  # its order is each process's own
+        return sorted(map(repr, value))
+    return repr(value)
 
 
 def _files(modules: Iterable[ModuleType]) -> set[Path]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from dovetail.evaluation.bootstrap import probability_not_above
+from dovetail.evaluation.repeats import probability_not_above_over_runs
 from dovetail.objective import Constraint, Objective, weighted_sum
 from dovetail.record import Trial
 from dovetail.search.front import non_dominated
@@ -112,7 +113,8 @@ def find_best(
 
     "Cheaper" weighs the cost objectives: the mean of scale x (cost / the top's cost), signs as their directions say.
     Quality is compared on the same samples: accuracy by McNemar's test, a metric that is a mean by the paired bootstrap
-    (over groups of samples, one-sided), any other, or one on other samples, by whether the 95 % intervals overlap.
+    (over groups of samples, one-sided), either by Welch's t where plans were trained several times; any other, or one
+    on other samples, by whether the 95 % intervals overlap.
 
     Args:
         trials: any trials; failed ones and those beyond a constraint are left out.
@@ -183,7 +185,8 @@ def _relative_cost(trial: Trial, reference: Trial, costs: Sequence[Objective]) -
 
 def _paired_p(top: Trial, other: Trial, quality: Objective) -> tuple[float | None, str]:
     """The p-value of the other being worse on the samples that both stand on, and the test that gave it: McNemar's for
-    the share of right samples, the paired bootstrap for means. None where they cannot be paired."""
+    the share of right samples, the paired bootstrap for means, Welch's t where both were trained several times. None
+    where they cannot be paired."""
     samples = _samples(top, quality)
     if top.score is None or other.score is None or samples != _samples(other, quality):
         return None, ""
@@ -192,7 +195,10 @@ def _paired_p(top: Trial, other: Trial, quality: Objective) -> tuple[float | Non
     ours, theirs = top.score.group_sums(quality.name), other.score.group_sums(quality.name)
     if ours is None or theirs is None or len(ours) != len(theirs):
         return None, ""
-    return probability_not_above(-quality.sign * ours, -quality.sign * theirs, samples), "paired bootstrap"
+    ours, theirs = -quality.sign * ours, -quality.sign * theirs
+    if len(ours) > 1:
+        return probability_not_above_over_runs(ours, theirs, samples), f"Welch's t over {len(ours)} trainings of each"
+    return probability_not_above(ours[0], theirs[0], samples), "paired bootstrap"
 
 
 def _intervals_meet(top: Trial, other: Trial, quality: Objective) -> bool:

@@ -9,7 +9,7 @@ import sympy
 from dovetail.transforms.arguments import Operands, fresh
 from dovetail.transforms.elementwise import pointwise
 from dovetail.transforms.layout import Layout
-from dovetail.transforms.reshaping import split
+from dovetail.transforms.reshaping import cut
 from dovetail.transforms.tracking import Dim, State, Value
 
 __all__ = ["addmm", "attention", "convolution", "embedding", "linear", "matmul"]
@@ -111,14 +111,10 @@ def _grouped(state: State, op: Operands, x: Value, at: int, weight: Value, group
     if not sympy.sympify(groups).is_Integer:
         state.block(state.symbols([channels, *weight.dims]), f"{op.where} has a number of groups that follows a width")
         return filters
-    columns, rows = (split(state, d, sympy.Integer(groups), sympy.cancel(d.size / groups)) for d in (channels, filters))
-    cuts = f"{op.where} cuts its channels into {groups} groups, and not between channels of a width"
-    if columns is None:
-        state.block(state.symbols([channels, weight.dims[1]]), cuts)
-    else:
-        state.unify(columns[1], weight.dims[1], op.where)
-    if rows is None:
-        state.block(state.symbols([filters]), cuts)
+    columns = cut(state, channels, int(groups), op.where)
+    if columns is not None:
+        state.unify(columns, weight.dims[1], op.where)
+    cut(state, filters, int(groups), op.where)
     if weight.origins[1] is not None:
         state.produced.discard(weight.origins[1])
         state.contracted.add(weight.origins[1])

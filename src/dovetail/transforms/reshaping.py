@@ -7,7 +7,7 @@ import sympy
 from dovetail.transforms.layout import Layout
 from dovetail.transforms.tracking import Dim, Hole, Origin, State, Value
 
-__all__ = ["reshape", "split"]
+__all__ = ["cut", "reshape", "split"]
 
 _ONE = Layout.of([(1,)])
 
@@ -129,3 +129,21 @@ def split(state: State, dim: Dim, outer: sympy.Expr, inner: sympy.Expr) -> tuple
     if left is None or right is None or _fill(state, dim, [left, right]) is None:
         return None
     return left, right
+
+
+def cut(state: State, dim: Dim, groups: int, where: str) -> Dim | None:
+    """The channels of one of so many equal groups; None, and an obstacle, where a group would begin amid a width.
+
+    Args:
+        state: the walk's state.
+        dim: the channels.
+        groups: how many.
+        where: the operation, for messages.
+    """
+    dim = state.resolve(dim)
+    parts = split(state, dim, sympy.Integer(groups), sympy.cancel(dim.size / groups))
+    if parts is not None:
+        return parts[1]
+    reason = f"{where} cuts its channels into {groups} groups, and not between channels of a width"
+    state.block(state.symbols([dim]), reason)
+    return None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sympy
-
 from dovetail.transforms.arguments import Operands, dims_in, fresh
 from dovetail.transforms.elementwise import unknown
 from dovetail.transforms.layout import Layout
-from dovetail.transforms.reshaping import split
+from dovetail.transforms.reshaping import cut
 from dovetail.transforms.tracking import ObstacleKind, State, Value
 
 __all__ = ["batch_norm", "group_norm", "layer_norm", "pool", "reduction", "softmax"]
@@ -45,12 +43,7 @@ def group_norm(state: State, op: Operands) -> Value:
         if value is not None:
             met = state.unify(met, value.dims[0], op.where)
             state.produce(value)
-    met, groups = state.resolve(met), int(op.arguments["num_groups"])
-    if split(state, met, sympy.Integer(groups), sympy.cancel(met.size / groups)) is None:
-        state.block(
-            state.symbols([met]),
-            f"{op.where} cuts its channels into {groups} groups, and not between channels of a width",
-        )
+    cut(state, met, int(op.arguments["num_groups"]), op.where)
     reason = (
         f"{op.where} takes statistics over groups of channels, which stay only if every channel is copied equally often"
     )
