@@ -1,9 +1,9 @@
 """Every plan of a space priced into a CSV, as fast as it can be priced.
 
-Consecutive plans differ in their last decisions alone, so plans are taken in blocks: some in a row of the texts of the
-first decisions, each with all of the texts of the last ones, which are spelt once. A cost that some decisions do not
-change is spelt once for them too. A block's rows are laid out in one matrix of bytes, which is squeezed into text;
-NumPy does all of it without holding Python's lock, so blocks are worked on side by side.
+Consecutive plans differ in their last decisions alone, so plans are taken in blocks, which are grids: some in a row of
+the texts of the first decisions, each with all of the texts of the last ones, which are spelt once. A cost that some
+decisions do not change is worked out and spelt once for them too. A block's rows are laid out in one matrix of bytes,
+which is squeezed into text; NumPy does most of it without holding Python's lock, so blocks are worked on side by side.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from dovetail.costs import COSTS, CostModel
 from dovetail.report.number_text import TextMatrix, number_matrix, text_matrix
 from dovetail.report.run_files import write_atomically
-from dovetail.search.space import Decision, Space
+from dovetail.search.space import Decision, Row, Space
 
 __all__ = ["Extremes", "find_extremes", "merge_extremes", "write_priced_space"]
 
@@ -123,21 +123,28 @@ class _Blocks:
     def _first_cells(self) -> tuple[tuple[bytes, ...], ...]:
         return tuple(_cells(decision) for decision in self.space.decisions[: self._split])
 
+    @functools.cached_property
+    def _last_choices(self) -> tuple[NDArray[np.int64], ...]:
+        """Of each last decision, along an axis of its own; the first axis is the first decisions'."""
+        return tuple(grid[None] for grid in np.indices(self._last_shape, sparse=True))
+
     def write(self, start: int) -> Written:
         """The CSV's lines from plan `start`, the first of a block, to the end of that block; and extremes of costs."""
-        rows = self.space.rows(start, start + self.step)
-        prices = self.space.price(self._costs, rows, self._names)
-        shape = (len(rows) // self._num_last, *self._last_shape)
-        first = self._first_labels(rows[:: self._num_last, : self._split].tolist())
-        columns = [_at(first, (shape[0], *(1 for _ in self._last_shape))), _at(self._last_labels, (1, *shape[1:]))]
-        varying = {name: _collapse(prices[name].reshape(shape)) for name in self._names}
+        plans = np.arange(start, min(start + self.step, self.space.size), self._num_last)
+        first = [self.space.row_at(int(plan))[: self._split] for plan in plans]
+        shape, lone = (len(plans), *self._last_shape), (1,) * len(self._last_shape)
+        along_first = np.array(first, dtype=np.int64).T.reshape(self._split, len(plans), *lone)
+        choices = [*along_first, *self._last_choices]
+        prices = self.space.price_grid(self._costs, choices, self._names)
+        columns = [_at(self._first_labels(first), (len(plans), *lone)), _at(self._last_labels, (1, *self._last_shape))]
+        varying = {name: _collapse(prices[name], len(shape)) for name in self._names}
         for values in varying.values():
             columns += [_at(number_matrix(values.ravel()), values.shape), _COMMA]
         columns[-1] = _NEWLINE
         return _squeeze(columns, shape), find_extremes(varying)
 
-    def _first_labels(self, rows: list[list[int]]) -> TextMatrix:
-        chosen = ((cells[c] for cells, c in zip(self._first_cells, row, strict=True)) for row in rows)
+    def _first_labels(self, first: Sequence[Row]) -> TextMatrix:
+        chosen = ((cells[c] for cells, c in zip(self._first_cells, row, strict=True)) for row in first)
         return text_matrix([b"".join(cells) for cells in chosen])
 
 
@@ -159,9 +166,9 @@ def _at(texts: TextMatrix, shape: tuple[int, ...]) -> TextMatrix:
     return texts.reshape(*shape, texts.shape[-1])
 
 
-def _collapse(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The values with every axis along which nothing changes cut to length 1."""
-    bits = values.view(np.int64)  # as NaN differs from itself
+def _collapse(values: NDArray[np.float64], num_axes: int) -> NDArray[np.float64]:
+    """The values with so many axes, each along which nothing changes cut to length 1."""
+    bits = values.reshape((1,) * (num_axes - values.ndim) + values.shape).view(np.int64)  # as NaN differs from itself
     for axis in range(bits.ndim):
         along = bits.swapaxes(axis, 0)
         if all(along[0].flat[0] == other.flat[0] and np.array_equal(along[0], other) for other in along[1:]):

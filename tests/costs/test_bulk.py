@@ -97,6 +97,30 @@ def test_prices_do_not_depend_on_where_chunks_end(mixed, monkeypatch):
         np.testing.assert_array_equal(values, whole[name])
 
 
+@pytest.mark.parametrize("options", [ELEMENTWISE, (*ELEMENTWISE, Blocks())], ids=["elementwise", "blocks"])
+def test_a_grid_of_plans_costs_what_each_of_them_does(mixed, options):
+    widths, formats = arrays(mixed.graph, options, 3)
+    axis_of = {key: i % 4 for i, key in enumerate([*widths, *formats])}
+
+    def along(key, values):
+        return values.reshape([-1 if axis == axis_of[key] else 1 for axis in range(4)])
+
+    grid = mixed.price_arrays(
+        {name: along(name, values) for name, values in widths.items()},
+        {site: (options, along(site, index)) for site, (_, index) in formats.items()},
+        None,
+    )
+    rows = np.indices((3,) * 4).reshape(4, -1)
+    one_by_one = mixed.price_arrays(
+        {name: values[rows[axis_of[name]]] for name, values in widths.items()},
+        {site: (options, index[rows[axis_of[site]]]) for site, (_, index) in formats.items()},
+        81,
+    )
+    for name, values in grid.items():
+        np.testing.assert_array_equal(np.broadcast_to(values, (3,) * 4).ravel(), one_by_one[name])
+    assert grid["params"].size < 81, "it hangs on some of the axes alone"
+
+
 def test_whole_numbers_stay_exact_beyond_32_bits(mixed):
     group = next(g for g in mixed.graph.groups if g.frozen is None)
     widths = {group.name: np.array([group.base, 30_001 * group.multiple_of])}

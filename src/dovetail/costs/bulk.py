@@ -18,7 +18,7 @@ from dovetail.costs.terms import Storage
 from dovetail.formats import Format
 from dovetail.plan import Site
 
-__all__ = ["CHUNK", "FormatArrays", "price_in_bulk"]
+__all__ = ["CHUNK", "FormatArrays", "price_broadcast", "price_in_bulk"]
 
 CHUNK = 8_192
 """Plans priced at a time: arrays of this length stay in cache, and below malloc's threshold for fresh pages."""
@@ -49,6 +49,19 @@ def price_in_bulk(
         for price, (cost, total) in zip(prices, sheet.totals, strict=True):
             price[rows] = _value(chunk, cost, total)
     return prices
+
+
+def price_broadcast(
+    sheet: Sheet, widths: Sequence[NDArray[np.int64]], choices: Sequence[NDArray[np.int64]]
+) -> list[Floats]:
+    """Costs of the plans that arrays of any shapes broadcast to, each of the shape of what it hangs on: in a grid of
+    plans, what the last decisions alone change is worked out once for all of the first.
+
+    Args:
+        sheet, widths, choices: as for `price_in_bulk`, of any shapes that broadcast.
+    """
+    chunk = _Chunk(sheet, widths, choices)
+    return [np.asarray(_value(chunk, cost, total)) for cost, total in sheet.totals]
 
 
 def _value(chunk: _Chunk, cost: CostDefinition, total: tuple[Linear, ...] | Running) -> Value:
@@ -139,14 +152,16 @@ class _Chunk:
 
 
 def _add(values: list[Value]) -> Value:
-    """Their sum, with one new array at most."""
+    """Their sum, with one new array at most where all are of one shape."""
     arrays = [v for v in values if isinstance(v, np.ndarray)]
     total: Value = float(sum(v for v in values if not isinstance(v, np.ndarray)))
     for i, array in enumerate(arrays):
         if i == 0:
             total = array + total if total or len(arrays) > 1 else array
-        else:
+        elif np.broadcast_shapes(total.shape, array.shape) == total.shape:
             total += array
+        else:
+            total = total + array
     return total
 
 
@@ -162,5 +177,5 @@ def _stored(fmt: Format | None, shape: list[Any], term: Storage) -> Any:
 def _chosen(values: list[Any], index: NDArray[np.int64]) -> Floats:
     """values[index[i]] at i, where a value is a number or an array over i."""
     places, *columns = np.broadcast_arrays(index, *values)
-    chosen: Floats = np.stack(columns).astype(np.float64)[places, np.arange(len(places))]
+    chosen: Floats = np.take_along_axis(np.stack(columns).astype(np.float64), places[None], axis=0)[0]
     return chosen

@@ -13,7 +13,7 @@ import numpy as np
 import sympy
 from numpy.typing import NDArray
 
-from dovetail.costs.bulk import FormatArrays, price_in_bulk
+from dovetail.costs.bulk import FormatArrays, price_broadcast, price_in_bulk
 from dovetail.costs.definitions import COSTS, CostDefinition, Peak, Ratio, Sum
 from dovetail.costs.exact import Exact
 from dovetail.costs.ledger import Ledger, read_ledger
@@ -154,7 +154,7 @@ class CostModel:
         self,
         widths: Mapping[str, NDArray[np.int64]],
         formats: FormatArrays,
-        count: int,
+        count: int | None,
         names: Sequence[str] | None = None,
     ) -> dict[str, NDArray[np.float64]]:
         """Costs of many plans at once, in closed form and bounded memory.
@@ -166,11 +166,12 @@ class CostModel:
             formats: per site that varies, the formats to choose from (None and float32 leave it alone), and the place
                 of the one that each plan chooses: [count]. Sites that share one array of places share a decision, which
                 is faster.
-            count: how many plans.
+            count: how many plans. None: arrays may have any shapes that broadcast, as for a grid of plans; nothing is
+                cut into chunks.
             names: the costs wanted; all of them where None.
 
         Returns:
-            Per cost, its value for each plan: [count].
+            Per cost, its value for each plan: [count]; where count is None of the shape of what the cost hangs on.
 
         Raises:
             UnknownSiteError: A group or site is not in the graph.
@@ -187,7 +188,11 @@ class CostModel:
         for site, (options, index) in formats.items():
             _check_choices(self.graph, site, options, index, count)
         layout, choices = read_layout(by_symbol, formats, definitions.values())
-        prices = price_in_bulk(self._sheet(layout), list(by_symbol.values()), choices, count)
+        sheet, values_of = self._sheet(layout), list(by_symbol.values())
+        if count is None:
+            prices = price_broadcast(sheet, values_of, choices)
+        else:
+            prices = price_in_bulk(sheet, values_of, choices, count)
         return dict(zip(definitions, prices, strict=True))
 
     def _sheet(self, layout: Layout) -> Sheet:
@@ -258,24 +263,26 @@ def _ratio(above: int, below: int) -> float:
     return above / below
 
 
-def _check_widths(group: WidthGroup, values: NDArray[np.int64], count: int) -> None:
-    if values.shape != (count,):
+def _check_widths(group: WidthGroup, values: NDArray[np.int64], count: int | None) -> None:
+    if count is not None and values.shape != (count,):
         raise PlanError(f"widths of group {group.name!r}: must be {count} numbers, got shape {values.shape}.")
-    if count and (wrong := values[(values < 1) | (values % group.multiple_of != 0)]).size:
+    if (wrong := values[(values < 1) | (values % group.multiple_of != 0)]).size:
         raise PlanError(
             f"width group {group.name!r} must be a positive multiple of {group.multiple_of}, got {int(wrong[0])}."
         )
-    if group.frozen is not None and count and (wrong := values[values != group.base]).size:
+    if group.frozen is not None and (wrong := values[values != group.base]).size:
         raise PlanError(
             f"width group {group.name!r} must keep its {group.base} channels, got {int(wrong[0])}: {group.frozen}."
         )
 
 
-def _check_choices(graph: Graph, site: Site, options: tuple[Any, ...], index: NDArray[np.int64], count: int) -> None:
+def _check_choices(
+    graph: Graph, site: Site, options: tuple[Any, ...], index: NDArray[np.int64], count: int | None
+) -> None:
     operation = graph.operation(site.operation)
     if site.kind not in operation.sites:
         raise UnknownSiteError(f"operation {site.operation!r} has no {site.kind}; it has {', '.join(operation.sites)}.")
-    if index.shape != (count,):
+    if count is not None and index.shape != (count,):
         raise PlanError(f"choices at {site}: must be {count} numbers, got shape {index.shape}.")
-    if count and (index.min() < 0 or index.max() >= len(options)):
+    if index.size and (index.min() < 0 or index.max() >= len(options)):
         raise PlanError(f"choices at {site}: must be places in {len(options)} formats, got {int(index.max())}.")
