@@ -125,7 +125,9 @@ def _boxes(points_NK: Points, reference: tuple[float, ...]) -> list[Box]:
     open_boxes: dict[Box, float] = dict.fromkeys(_boxes(points_NK[:0, :-1], reference[:-1]), np.inf)
     for level in map(float, levels):  # downwards: below a level its point dominates too
         slab = points_NK[points_NK[:, -1] >= level][:, :-1]
-        below = _boxes(slab[non_dominated(slab)], reference[:-1])
+        if len(reference) > 2:  # of one figure the largest is all that counts
+            slab = slab[non_dominated(slab)]
+        below = _boxes(slab, reference[:-1])
         kept = {box: open_boxes.get(box, level) for box in below}
         done += [(*box, (level, top)) for box, top in open_boxes.items() if box not in kept]
         open_boxes = kept

@@ -4,14 +4,16 @@ Legend: N observed rows, P pool rows (the candidates), D decisions, C choices of
 
 Kernel. Between two choices of decision d lie gaps g of width w_dg; rows covary as
 
-    k(x, x') = prod_d exp(-(1 / l_d) x sum of w_dg e^(bend_dg) over the gaps g between x_d and x'_d)
+    k(x, x') = prod_d exp(-((1 / l_d) x sum of w_dg e^(bend_dg) over the gaps g between x_d and x'_d)^1.5)
 
-the Laplace kernel with a length per decision (its relevance) on an axis that bends where the data say so: that a step
-from 12 to 8 bits costs much in one layer and nothing in another, no fixed axis knows. Quality is modelled as constant
+the gamma-exponential kernel, between the Laplace kernel and the Gaussian, with a length per decision (its relevance) on
+an axis that bends where the data say so: that a step from 12 to 8 bits costs much in one layer and nothing in another,
+no fixed axis knows. Quality is modelled as constant
 mean + s^2 x (kernel + noise); the mean and s^2 are profiled out of the likelihood, lengths, bends and noise maximise it
 under log-normal priors.
 
-Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, algorithm 2.1 and section 5.4.1.
+Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, algorithm 2.1, equation 4.18 and section
+5.4.1.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve, solve_triangular
+from scipy.linalg.blas import strsm
 from scipy.optimize import minimize
 
 from dovetail.search.space import Rows
@@ -32,6 +35,7 @@ __all__ = ["LIKELIHOOD_ROWS", "Hyperparameters", "Posterior", "correlations", "f
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 
+EXPONENT = 1.5  # of distance in the kernel
 # Mean and deviation of log length: across its range a decision alone leaves a correlation of about a half.
 LENGTH_PRIOR = (0.4, 0.8)
 LENGTH_BOUNDS = (-3.0, 3.0)  # of log length: no decision is ever believed to have no effect at all
@@ -41,6 +45,7 @@ BEND_BOUNDS = (-4.0, 4.0)
 # Of log noise: accuracy on a finite sample is a step function, so a thousandth of the variance is noise.
 NOISE_PRIOR = (-6.9, 1.0)
 NOISE_FLOOR = 1e-5  # keeps the Cholesky factor well away from singular in 32-bit updates
+TABLE = 1 << 10  # rows of several decisions whose correlations are multiplied before they are looked up
 LIKELIHOOD_ROWS = 192  # the likelihood of this many rows pins the lengths down; more only cost n^3
 
 
@@ -69,10 +74,12 @@ class Hyperparameters:
 
 
 def correlations(gaps: Sequence[Floats], hyper: Hyperparameters) -> list[Floats]:
-    """exp(-bent distance / length) between the choices of each decision: [C, C] per decision."""
+    """exp(-(bent distance / length)^1.5) between the choices of each decision: [C, C] per decision."""
     rates = np.exp(hyper.bends) / np.repeat(hyper.lengths, [len(gap_GCC) for gap_GCC in gaps])
     parts = np.split(rates, np.cumsum([len(gap_GCC) for gap_GCC in gaps])[:-1])
-    return [np.exp(-np.tensordot(part, gap_GCC, axes=1)) for part, gap_GCC in zip(parts, gaps, strict=True)]
+    return [
+        np.exp(-(np.tensordot(part, gap_GCC, axes=1) ** EXPONENT)) for part, gap_GCC in zip(parts, gaps, strict=True)
+    ]
 
 
 def fit(
@@ -91,14 +98,13 @@ def fit(
     if len(y_N) < 2 or deviation == 0:
         return start
     y_N = (y_N - y_N.mean()) / deviation
-    apart_GNN = np.concatenate([g[:, rows_ND[:, d][:, None], rows_ND[:, d][None]] for d, g in enumerate(gaps)])
-    owner_G = np.repeat(np.arange(len(gaps)), [len(g) for g in gaps])
+    apart = [g[:, rows_ND[:, d][:, None], rows_ND[:, d][None]] for d, g in enumerate(gaps)]
     theta = np.concatenate([np.log(start.lengths), start.bends, [np.log(start.noise)]])
-    bounds = [LENGTH_BOUNDS] * len(gaps) + [BEND_BOUNDS] * len(owner_G) + [(-11.0, 0.0)]
+    bounds = [LENGTH_BOUNDS] * len(gaps) + [BEND_BOUNDS] * len(start.bends) + [(-11.0, 0.0)]
     found = minimize(
         _loss,
         theta,
-        args=(apart_GNN, owner_G, y_N),
+        args=(apart, y_N),
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
@@ -110,25 +116,38 @@ def fit(
     )
 
 
-def _loss(theta: Floats, apart_GNN: Floats, owner_G: NDArray[np.int64], y_N: Floats) -> tuple[float, Floats]:
+def _loss(theta: Floats, apart: Sequence[Floats], y_N: Floats) -> tuple[float, Floats]:
     """Negative log of (likelihood x prior), mean and variance profiled out, and its gradient by (log lengths, bends,
-    log noise)."""
-    count, decisions = len(y_N), len(theta) - len(owner_G) - 1
+    log noise).
+
+    Args:
+        theta: where.
+        apart: the gaps between the observed rows, per decision: [G, N, N].
+        y_N: what was observed.
+    """
+    count, decisions = len(y_N), len(apart)
     noise = float(np.exp(theta[-1]))
-    rate_G = np.exp(theta[decisions:-1] - theta[owner_G])
-    kernel_NN = np.exp(-np.tensordot(rate_G, apart_GNN, axes=1))
+    bends = np.split(theta[decisions:-1], np.cumsum([len(gap_GNN) for gap_GNN in apart])[:-1])
+    rates = [np.exp(bend_G - length) for bend_G, length in zip(bends, theta[:decisions], strict=True)]
+    far = [np.tensordot(rate_G, gap_GNN, axes=1) for rate_G, gap_GNN in zip(rates, apart, strict=True)]
+    slopes = [far_NN ** (EXPONENT - 1) for far_NN in far]
+    kernel_NN = np.exp(-sum(far_NN * slope_NN for far_NN, slope_NN in zip(far, slopes, strict=True)))
     factor_NN = np.linalg.cholesky(kernel_NN + (noise + NOISE_FLOOR) * np.eye(count))
     inverse_NN = cho_solve((factor_NN, True), np.eye(count))
     residual_N = y_N - _profiled_mean(inverse_NN.sum(axis=0), y_N)
     alpha_N = inverse_NN @ residual_N
     variance = max(float(residual_N @ alpha_N) / count, 1e-12)
     weight_NN = 0.5 * (inverse_NN - np.outer(alpha_N, alpha_N) / variance)
-    slope_G = rate_G * np.tensordot(apart_GNN, weight_NN * kernel_NN, axes=2)
-    gradient = np.concatenate([np.bincount(owner_G, slope_G, decisions), -slope_G, [np.trace(weight_NN) * noise]])
-    centre = np.concatenate([np.full(decisions, LENGTH_PRIOR[0]), np.zeros(len(owner_G)), [NOISE_PRIOR[0]]])
-    spread = np.concatenate(
-        [np.full(decisions, LENGTH_PRIOR[1]), np.full(len(owner_G), BEND_DEVIATION), [NOISE_PRIOR[1]]]
-    )
+    by_kernel_NN = EXPONENT * weight_NN * kernel_NN
+    by_bend = [
+        -rate_G * np.tensordot(gap_GNN, by_kernel_NN * slope_NN, axes=2)
+        for rate_G, gap_GNN, slope_NN in zip(rates, apart, slopes, strict=True)
+    ]
+    by_length = [-float(part_G.sum()) for part_G in by_bend]
+    gradient = np.concatenate([by_length, *by_bend, [np.trace(weight_NN) * noise]])
+    gaps = len(theta) - decisions - 1
+    centre = np.concatenate([np.full(decisions, LENGTH_PRIOR[0]), np.zeros(gaps), [NOISE_PRIOR[0]]])
+    spread = np.concatenate([np.full(decisions, LENGTH_PRIOR[1]), np.full(gaps, BEND_DEVIATION), [NOISE_PRIOR[1]]])
     z = (theta - centre) / spread
     loss = 0.5 * count * np.log(variance) + np.log(np.diag(factor_NN)).sum() + 0.5 * float(z @ z)
     return float(loss), gradient + z / spread
@@ -158,7 +177,7 @@ class Posterior:
         self._tables = correlations(gaps, hyper)
         self._tables32 = [table.astype(np.float32) for table in self._tables]
         self._noise = hyper.noise + NOISE_FLOOR
-        self._pool_DP = np.ascontiguousarray(pool_PD.T)
+        self._pool = [(part, _places(pool_PD[:, part], self._tables32[part])) for part in _parts(self._tables32)]
         count = len(rows_ND)
         self._rows_ND = rows_ND.copy()
         self._factor_NN = np.linalg.cholesky(self.kernel(rows_ND, rows_ND) + self._noise * np.eye(count))
@@ -167,12 +186,15 @@ class Posterior:
         self._white_N = solve_triangular(self._factor_NN, y_N - self.centre, lower=True)
         self.variance = max(float(self._white_N @ self._white_N) / count, 1e-12)
         self._pool_V = np.empty((max(2 * count, 64), len(pool_PD)), dtype=np.float32)
-        cross_NP = np.stack([self._kernel_with_pool(row) for row in rows_ND])
-        self._pool_V[:count] = solve_triangular(
-            self._factor_NN.astype(np.float32), cross_NP, lower=True, check_finite=False
-        )
+        for n, row in enumerate(rows_ND):
+            self._pool_V[n] = self._kernel_with_pool(row)
+        factor_NN = self._factor_NN.astype(np.float32, order="F")
+        held = self._pool_V[:count].T  # in Fortran's order, so that V^T L^T = K^T is solved where it lies
+        held[:] = strsm(1.0, factor_NN, held, side=1, lower=1, trans_a=1, overwrite_b=1)
         self._mean_P: Floats32 = self._white_N.astype(np.float32) @ self._pool_V[:count]
-        self._left_P: Floats32 = 1 - np.einsum("np,np->p", self._pool_V[:count], self._pool_V[:count])
+        self._left_P: Floats32 = np.ones(len(pool_PD), dtype=np.float32)
+        for seen_P in self._pool_V[:count]:
+            self._left_P -= seen_P * seen_P
 
     def __len__(self) -> int:
         return len(self._rows_ND)
@@ -185,9 +207,13 @@ class Posterior:
         return product
 
     def _kernel_with_pool(self, row_D: Rows) -> Floats32:
-        product: Floats32 = self._tables32[0][row_D[0]].take(self._pool_DP[0])
-        for d in range(1, len(self._tables32)):
-            product *= self._tables32[d][row_D[d]].take(self._pool_DP[d])
+        factors = (
+            _products([table[c] for table, c in zip(self._tables32[part], row_D[part], strict=True)]).take(places_P)
+            for part, places_P in self._pool
+        )
+        product: Floats32 = next(factors)
+        for factor in factors:
+            product *= factor
         return product
 
     def pool(self) -> tuple[Floats32, Floats32]:
@@ -211,7 +237,7 @@ class Posterior:
         one matrix product of [N, rows of the head] and [N, rows of the tail]. The bound is the deviation that the one
         nearest observation leaves: what else was observed only makes it smaller.
         """
-        head_NH, tail_NT = (self._products(part) for part in _halves([len(table) for table in self._tables32]))
+        head_NH, tail_NT = (self._all_products(part) for part in _halves([len(table) for table in self._tables32]))
         weight_N = solve_triangular(self._factor_NN, self._white_N, lower=True, trans="T").astype(np.float32)
         mean_HT = (weight_N[:, None] * head_NH).T @ tail_NT
         nearest_HT, product_HT = np.zeros_like(mean_HT), np.empty_like(mean_HT)
@@ -220,7 +246,7 @@ class Posterior:
         left_HT = np.maximum(1 - nearest_HT * nearest_HT / np.float32(1 + self._noise), np.float32(1e-8))
         return mean_HT.ravel() + np.float32(self.centre), np.sqrt(left_HT.ravel() * np.float32(self.variance))
 
-    def _products(self, decisions: range) -> Floats32:
+    def _all_products(self, decisions: range) -> Floats32:
         """Correlations of what was observed with every row of some decisions, by those alone: [N, rows]."""
         product = np.ones((len(self), 1), dtype=np.float32)
         for d in decisions:
@@ -262,6 +288,30 @@ class Posterior:
             self._white_N[:count],
             self._rows_ND[:count],
         )
+
+
+def _parts(tables: Sequence[Floats32]) -> list[slice]:
+    """Decisions in runs of at most `TABLE` rows together, or one by one: at least one run."""
+    starts, rows = [0], 1
+    for d, table in enumerate(tables):
+        rows *= len(table)
+        if rows > TABLE and d > starts[-1]:
+            starts.append(d)
+            rows = len(table)
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(tables)], strict=True)]
+
+
+def _places(rows_PD: Rows, tables: Sequence[Floats32]) -> NDArray[np.intp]:
+    """Where rows stand in the enumeration of some decisions: [P]."""
+    return np.asarray(np.ravel_multi_index(tuple(rows_PD.T), [len(table) for table in tables]))
+
+
+def _products(factors: Sequence[Floats32]) -> Floats32:
+    """Products of a member of each, in the order of enumeration."""
+    product = np.ones(1, dtype=np.float32)
+    for factor in factors:
+        product = np.multiply.outer(product, factor).ravel()
+    return product
 
 
 def _halves(counts: Sequence[int]) -> tuple[range, range]:
