@@ -233,3 +233,39 @@ def test_small_candidates_that_are_trained_together_are_asked_for_together() -> 
         )
         asked[stacked] = Session(run).batch
     assert asked == {False: run.workers, True: max(run.workers, 8)}
+
+
+def test_a_group_that_shrinks_keeps_what_the_ranking_of_the_configuration_finds_important(tmp_path: Path) -> None:
+    ranking = tmp_path / "ranking.py"
+    ranking.write_text("import numpy as np\ndef last(parts, width, generator):\n    return np.arange(width)\n")
+
+    def by(importance: str) -> RunConfig:
+        return dataclasses.replace(
+            config(),
+            space=SpaceConfig(width=(WidthRule(groups="0", multipliers=("1/2", 1)),)),
+            evaluation=EvaluationConfig(importance=importance),
+        )
+
+    module = network()
+    last = Session(dataclasses.replace(by(f"{ranking}:last"), model=ModelConfig(module=module)))
+    kept = last.built(last.space.plan((0,)))
+    assert torch.equal(kept[0].weight, module[0].weight[-3:])
+    scores = {name: api.search(by(name), out=tmp_path / name[:2]).run.trials[0].score for name in ("l1", "random")}
+    assert scores["l1"] != scores["random"]
+
+    before = dict(last.identity)
+    ranking.write_text(ranking.read_text().replace("np.arange(width)", "-np.arange(width)"))
+    after = dict(Session(dataclasses.replace(by(f"{ranking}:last"), model=ModelConfig(module=module))).identity)
+    assert {key for key in before if before[key] != after[key]} == {"evaluation.importance.code"}
+
+
+@pytest.mark.parametrize(
+    ("importance", "told"),
+    [("l3", "evaluation.importance: unknown ranking 'l3'"), ("nowhere.py:last", "evaluation.importance: nowhere.py")],
+)
+def test_a_ranking_that_is_none_is_told_before_the_model_is_loaded(tmp_path: Path, importance: str, told: str) -> None:
+    wrong = dataclasses.replace(
+        config(), evaluation=EvaluationConfig(importance=importance), model=ModelConfig(name="nowhere.models:build")
+    )
+    with pytest.raises(ConfigError, match=told):
+        api.search(wrong, out=tmp_path / "run")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dovetail.costs import COSTS, CostModel, measure_latency
 from dovetail.data import Dataset, Split
-from dovetail.errors import ConfigError, FormatError, unknown_name
+from dovetail.errors import ConfigError, DovetailError, FormatError, unknown_name
 from dovetail.evaluation import (
     METRICS,
     CacheStatistics,
@@ -34,7 +34,9 @@ from dovetail.evaluation.sizing import place
 from dovetail.evaluation.train_evaluator import TrainEvaluator, plan_seed
 from dovetail.formats import Format, parse
 from dovetail.graph import Graph, default_folder, trace
+from dovetail.graph.source import code_digest
 from dovetail.identity import config_keys, digest_model, digest_tensors, versions
+from dovetail.loading import is_callable_name
 from dovetail.models import load_model_and_data
 from dovetail.objective import Constraint, Objective
 from dovetail.plan import Plan
@@ -43,7 +45,7 @@ from dovetail.search.run import BATCH, Evaluates
 from dovetail.search.space import Decision, PrecisionRule, Rows, Space, WidthRule, build_space
 from dovetail.settings import MetricConfig, RunConfig
 from dovetail.study import DecisionRecord, StudyHeader
-from dovetail.transforms import apply
+from dovetail.transforms import Inherit, Weights, apply, find_importance
 
 __all__ = ["LATENCY", "Session"]
 
@@ -105,6 +107,7 @@ class Session:
 
     @cached_property
     def _loaded(self) -> tuple[nn.Module, Dataset]:
+        _ = self._weights  # a ranking that is not there is told first
         self._on_stage(f"loading {self.config.data.name or 'the data'}")
         return load_model_and_data(self.config)
 
@@ -256,8 +259,17 @@ class Session:
     @cached_property
     def _calibration(self) -> Calibration:
         train = place(self.dataset.train, self.own_model, self.device)
-        evaluation, seed = self.config.evaluation, self.config.search.seed
-        return Calibration(self.graph, self.own_model, train, weights=evaluation.weights, seed=seed)
+        return Calibration(self.graph, self.own_model, train, weights=self._weights, seed=self.config.search.seed)
+
+    @cached_property
+    def _weights(self) -> Weights:
+        """Where the weights of resized candidates come from."""
+        if self.config.evaluation.weights == "initialise":
+            return "initialise"
+        try:
+            return Inherit(find_importance(self.config.evaluation.importance))
+        except DovetailError as error:
+            raise ConfigError(f"evaluation.{error}") from error
 
     def concrete(self, plan: Plan) -> Plan:
         """The plan with the range of every activation's format read off the training data."""
@@ -265,8 +277,8 @@ class Session:
 
     def built(self, plan: Plan) -> nn.Module:
         """The model of a plan before any training, on the session's device, in eval mode."""
-        weights, seed = self.config.evaluation.weights, self.config.search.seed
-        return apply(self.graph, self.own_model, self.concrete(plan), weights=weights, seed=seed).eval()
+        seed = self.config.search.seed
+        return apply(self.graph, self.own_model, self.concrete(plan), weights=self._weights, seed=seed).eval()
 
     def trained(self, plan: Plan) -> nn.Module:
         """The model of a plan as it was scored: trained where the protocol trains."""
@@ -292,7 +304,7 @@ class Session:
                 split=evaluation.split,
                 samples=evaluation.samples,
                 batch_size=self.config.data.batch_size,
-                weights=evaluation.weights,
+                weights=self._weights,
                 seed=self.config.search.seed,
                 device=self.device,
                 workers=self.config.workers,
@@ -317,7 +329,7 @@ class Session:
     def _ptq(self, samples: int, memory_budget: int) -> PtqEvaluator | ReferenceEvaluator:
         """What scores plans without training on the first so many samples; by the model's own code where its graph is
         no more than the record of a run."""
-        evaluation, seed = self.config.evaluation, self.config.search.seed
+        seed = self.config.search.seed
         split, calibration = self.split.take(samples), self.dataset.train
         if not self.graph.is_replayable:
             return ReferenceEvaluator(
@@ -326,7 +338,7 @@ class Session:
                 split,
                 self.quality_names,
                 device=self.device,
-                weights=evaluation.weights,
+                weights=self._weights,
                 seed=seed,
                 calibration=calibration,
             )
@@ -337,7 +349,7 @@ class Session:
             self.quality_names,
             device=self.device,
             memory_budget=memory_budget,
-            weights=evaluation.weights,
+            weights=self._weights,
             seed=seed,
             calibration=calibration,
         )
@@ -408,6 +420,8 @@ class Session:
         keys = config_keys(self.config)
         keys["search.batch"] = str(self.batch)  # what a strategy that learns has been told when it is asked
         keys["model.weights"] = digest_model(self.model)
+        if isinstance(self._weights, Inherit) and is_callable_name(self.config.evaluation.importance):
+            keys["evaluation.importance.code"] = code_digest(self._weights.importance)
         keys["data.samples"] = digest_tensors([*self.split.inputs, self.split.targets])
         decisions = [(d.name, d.labels) for d in self.space.decisions]
         keys["space.decisions"] = hashlib.sha256(repr(decisions).encode()).hexdigest()[:16]

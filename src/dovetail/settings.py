@@ -145,6 +145,9 @@ class EvaluationConfig:
         split: `validation`, `test` or `train`.
         samples: The first so many of the split; None: all of it.
         weights: Where a resized candidate's weights come from: `inherit` the model's, or `initialise` anew.
+        importance: Which channels a group that shrinks keeps, where weights are inherited: those that this ranking
+            finds most important. `l1`, `l2`, `bn_scale`, `random`, an installed package's, or a callable as
+            `"module:callable"` or `"file.py:callable"`.
         memory: Bound on the evaluation's cache, such as `"2 GiB"`; None: a quarter of the free memory.
         racing_confidence: Stop candidates that cannot reach the front any more at this confidence; None: off.
         cost_batch: Batch size for which costs that count a batch (MACs, FLOPs, activations, latency) are stated.
@@ -154,6 +157,7 @@ class EvaluationConfig:
     split: Literal["train", "validation", "test"] = "validation"
     samples: int | None = None
     weights: Literal["inherit", "initialise"] = "inherit"
+    importance: str = "l1"
     memory: str | int | None = None
     racing_confidence: float | None = None
     cost_batch: int = 1

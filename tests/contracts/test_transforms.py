@@ -11,7 +11,7 @@ from dovetail.formats import parse
 from dovetail.graph import trace
 from dovetail.plan import Plan
 from dovetail.testing.transforms import check_quantise, check_resize, fingerprint, primed
-from dovetail.transforms import IMPORTANCE, apply, resize
+from dovetail.transforms import IMPORTANCE, Inherit, Weights, apply, resize
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +43,12 @@ def test_quantising_obeys_its_laws(case, text: str) -> None:
     check_quantise(*case, Plan.of(dict.fromkeys(case[0].sites, parse(text))))
 
 
-@pytest.mark.parametrize("importance", IMPORTANCE)
-@pytest.mark.parametrize("weights", ["inherit", "initialise"])
-def test_every_option_gives_the_planned_shapes_and_follows_its_seed(case, weights: str, importance: str) -> None:
+@pytest.mark.parametrize("weights", ["inherit", "initialise", *map(Inherit, IMPORTANCE)], ids=str)
+def test_every_option_gives_the_planned_shapes_and_follows_its_seed(case, weights: Weights) -> None:
     graph, model, inputs = case
     before = fingerprint(model)
     plan = Plan.of(dict.fromkeys(graph.sites, parse("fixed(8,4)")), {"0": 5, "3": 7})
-    results = [apply(graph, model, plan, weights=weights, importance=importance, seed=3) for _ in range(2)]
+    results = [apply(graph, model, plan, weights=weights, seed=3) for _ in range(2)]
     shapes = {name: tuple(t.shape) for name, t in results[0].state_dict().items()}
     assert shapes == {n: tuple(t.shape) for n, t in resize(graph, model, plan).state_dict().items()}
     assert torch.equal(results[0](*inputs), results[1](*inputs))

@@ -16,7 +16,7 @@ from dovetail.formats import parse
 from dovetail.graph import Graph, trace
 from dovetail.plan import Plan
 from dovetail.testing.transforms import check_quantise, check_resize, primed
-from dovetail.transforms import inheritance_report, resize
+from dovetail.transforms import Inherit, inheritance_report, resize
 from dovetail.transforms.propagate import find_channels
 from tests.architectures import ARCHITECTURES, PaddedResNet, small
 
@@ -124,6 +124,7 @@ def test_shrinking_a_trained_resnet_by_importance_beats_shrinking_it_at_random()
         logits = model(x)
 
         def error(importance: str, seed: int = 0) -> float:
-            return float((resize(graph, model, plan, importance=importance, seed=seed)(x) - logits).square().mean())
+            resized = resize(graph, model, plan, weights=Inherit(importance), seed=seed)
+            return float((resized(x) - logits).square().mean())
 
         assert error("l1") < np.mean([error("random", seed) for seed in range(5)])

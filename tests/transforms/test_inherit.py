@@ -11,7 +11,7 @@ from dovetail.errors import PlanError, ResizeError, UnknownSiteError
 from dovetail.graph import trace
 from dovetail.plan import Plan
 from dovetail.testing.transforms import check_resize, fingerprint
-from dovetail.transforms import IMPORTANCE, inheritance_report, resize
+from dovetail.transforms import IMPORTANCE, Inherit, inheritance_report, resize
 from dovetail.transforms.propagate import find_channels
 
 
@@ -98,13 +98,13 @@ def test_l2_and_l1_rank_differently() -> None:
         model[0].weight.copy_(torch.tensor([[1.0, 1.0, 1.0], [2.0, 0.0, 0.0]]))  # l1: 3, 2; l2: 1.73, 2
         model[1].weight.copy_(torch.tensor([[1.0, 2.0]]))
     graph, plan = trace(model, (torch.zeros(2, 3),)), Plan.of(widths={"0": 1})
-    assert resize(graph, model, plan, importance="l1")[1].weight.item() == 1.0
-    assert resize(graph, model, plan, importance="l2")[1].weight.item() == 2.0
+    assert resize(graph, model, plan, weights=Inherit("l1"))[1].weight.item() == 1.0
+    assert resize(graph, model, plan, weights=Inherit("l2"))[1].weight.item() == 2.0
 
 
 def test_bn_scale_ranks_by_gamma(nets) -> None:
     graph, model, _ = nets("residual")
-    resized = resize(graph, model, Plan.of(widths={"conv1": 2}), importance="bn_scale")
+    resized = resize(graph, model, Plan.of(widths={"conv1": 2}), weights=Inherit("bn_scale"))
     gamma = model.bn1.weight.abs()
     kept = gamma.argsort(descending=True)[:2].sort().values
     assert torch.equal(resized.bn1.weight, model.bn1.weight[kept])
@@ -112,15 +112,17 @@ def test_bn_scale_ranks_by_gamma(nets) -> None:
 
 def test_a_ranking_of_ones_own_is_a_callable(nets) -> None:
     graph, model, _ = nets("residual")
-    resized = resize(graph, model, Plan.of(widths={"conv1": 2}), importance=lambda parts, width, rng: np.arange(width))
+    resized = resize(
+        graph, model, Plan.of(widths={"conv1": 2}), weights=Inherit(lambda parts, width, rng: np.arange(width))
+    )
     assert torch.equal(resized.bn1.weight, model.bn1.weight[-2:])
 
 
 def test_random_importance_follows_the_seed(nets) -> None:
     graph, model, _ = nets("residual")
     plan = Plan.of(widths={"conv1": 2, "conv0": 3})
-    kept = [resize(graph, model, plan, importance="random", seed=seed).conv1.weight for seed in range(8)]
-    again = resize(graph, model, plan, importance="random", seed=3).conv1.weight
+    kept = [resize(graph, model, plan, weights=Inherit("random"), seed=seed).conv1.weight for seed in range(8)]
+    again = resize(graph, model, plan, weights=Inherit("random"), seed=3).conv1.weight
     assert torch.equal(kept[3], again)
     assert any(not torch.equal(kept[0], other) for other in kept[1:])
 
@@ -128,19 +130,19 @@ def test_random_importance_follows_the_seed(nets) -> None:
 @pytest.mark.parametrize("importance", IMPORTANCE)
 def test_every_ranking_gives_one_finite_score_a_channel(nets, importance: str) -> None:
     graph, model, (x,) = nets("inverted")
-    assert resize(graph, model, Plan.of(widths={"expand": 3}), importance=importance)(x).shape == (4, 4)
+    assert resize(graph, model, Plan.of(widths={"expand": 3}), weights=Inherit(importance))(x).shape == (4, 4)
 
 
 def test_a_ranking_of_the_wrong_shape_is_an_error(nets) -> None:
     graph, model, _ = nets("residual")
     with pytest.raises(ResizeError, match="one number per channel"):
-        resize(graph, model, Plan.of(widths={"conv1": 2}), importance=lambda parts, width, rng: np.ones(1))
+        resize(graph, model, Plan.of(widths={"conv1": 2}), weights=Inherit(lambda parts, width, rng: np.ones(1)))
 
 
 def test_an_unknown_ranking_lists_near_names(nets) -> None:
     graph, model, _ = nets("residual")
     with pytest.raises(ResizeError, match="l1"):
-        resize(graph, model, Plan.of(widths={"conv1": 2}), importance="l3")
+        resize(graph, model, Plan.of(widths={"conv1": 2}), weights=Inherit("l3"))
 
 
 def test_the_report_says_what_normalisation_asks_for(nets) -> None:

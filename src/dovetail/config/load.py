@@ -166,7 +166,7 @@ def _literals(path: str) -> list[str]:
 
 def _with_absolute_paths(config: RunConfig, folder: Path) -> RunConfig:
     """The config with relative file names taken from the config file's folder."""
-    model, data = config.model, config.data
+    model, data, evaluation = config.model, config.data, config.evaluation
     storage = config.storage
     if storage is not None and "://" not in storage:
         storage = _within(folder, storage)
@@ -178,6 +178,7 @@ def _with_absolute_paths(config: RunConfig, folder: Path) -> RunConfig:
             checkpoint=None if model.checkpoint is None else _within(folder, model.checkpoint),
         ),
         data=dataclasses.replace(data, name=_data_path(data.name, folder)),
+        evaluation=dataclasses.replace(evaluation, importance=_callable_path(evaluation.importance, folder)),
         out=None if config.out is None else _within(folder, config.out),
         storage=storage,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
 import torch
 from torch import nn
@@ -20,7 +19,7 @@ from dovetail.evaluation.sizing import default_batch_size, is_small, on_one_thre
 from dovetail.graph import Graph
 from dovetail.graph.export import first_tensor
 from dovetail.plan import Plan
-from dovetail.transforms import apply
+from dovetail.transforms import Weights, apply
 
 __all__ = ["ReferenceEvaluator"]
 
@@ -40,7 +39,7 @@ class ReferenceEvaluator:
         *,
         device: torch.device | str = "cpu",
         batch_size: int | None = None,
-        weights: Literal["inherit", "initialise"] = "inherit",
+        weights: Weights = "inherit",
         seed: int = 0,
         calibration: Split | None = None,
     ) -> None:

@@ -6,19 +6,21 @@ from torch import nn
 
 from dovetail.graph import Graph
 from dovetail.plan import Plan
-from dovetail.transforms.importance import IMPORTANCE, Importance
+from dovetail.transforms.importance import IMPORTANCE, Importance, find_importance
 from dovetail.transforms.inherit import GroupChange, inheritance_report
 from dovetail.transforms.observe import observe
 from dovetail.transforms.quantise import QuantisedModel, quantise
-from dovetail.transforms.resize import Weights, resize
+from dovetail.transforms.resize import Inherit, Weights, resize
 
 __all__ = [
     "IMPORTANCE",
     "GroupChange",
     "Importance",
+    "Inherit",
     "QuantisedModel",
     "Weights",
     "apply",
+    "find_importance",
     "inheritance_report",
     "observe",
     "quantise",
@@ -33,7 +35,6 @@ def apply(
     *,
     weights: Weights = "inherit",
     seed: int = 0,
-    importance: str | Importance = "l1",
 ) -> nn.Module:
     """The model of a plan: resized, then quantised.
 
@@ -41,9 +42,8 @@ def apply(
         graph: the model's graph.
         model: the model that the graph was traced from; it is not changed.
         plan: formats and widths.
-        weights: "inherit" or "initialise", see `resize`.
+        weights: "inherit", `Inherit(ranking)` or "initialise", see `resize`.
         seed: for whatever is drawn.
-        importance: which channels a shrinking group keeps, see `resize`.
 
     Returns:
         A `QuantisedModel` where the plan has formats, otherwise a module of the user's own class.
@@ -53,5 +53,5 @@ def apply(
         FormatError: The format of an activation is still to be calibrated.
         ResizeError: The model is not the one that the graph describes.
     """
-    resized = resize(graph, model, plan, weights=weights, seed=seed, importance=importance)
+    resized = resize(graph, model, plan, weights=weights, seed=seed)
     return quantise(graph, resized, plan) if plan.formats else resized

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
 
 import numpy as np
 import sympy
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dovetail.errors import ResizeError, unknown_name
+from dovetail.loading import is_callable_name, load_callable
 from dovetail.transforms.propagate import Channels
 
 __all__ = ["IMPORTANCE", "Importance", "Part", "find_importance", "kept_channels"]
@@ -90,17 +93,33 @@ IMPORTANCE: dict[str, Importance] = {"l1": l1, "l2": l2, "bn_scale": bn_scale, "
 """Name -> ranking of a group's channels."""
 
 
+@cache
+def _joined() -> Mapping[str, Importance]:
+    """`IMPORTANCE` and what installed packages add to it."""
+    joined = dict(IMPORTANCE)
+    for entry in entry_points(group="dovetail.importance"):
+        if entry.name in joined:
+            raise ResizeError(
+                f"entry point dovetail.importance: {entry.name!r} is the name of another ranking already."
+            )
+        joined[entry.name] = entry.load()
+    return joined
+
+
 def find_importance(importance: str | Importance) -> Importance:
-    """The ranking of a name, or the callable itself.
+    """The ranking of a name, outside packages' included, or the callable itself.
 
     Raises:
         ResizeError: No ranking has this name.
+        ConfigError: `"module:callable"` or `"file.py:callable"` does not lead to one.
     """
     if callable(importance):
         return importance
-    if importance not in IMPORTANCE:
-        raise ResizeError(f"importance: {unknown_name('ranking', importance, IMPORTANCE)}")
-    return IMPORTANCE[importance]
+    if is_callable_name(importance):
+        return load_callable(importance, where="importance")
+    if importance not in _joined():
+        raise ResizeError(f"importance: {unknown_name('ranking', importance, _joined())}")
+    return _joined()[importance]
 
 
 def kept_channels(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -18,9 +19,22 @@ from dovetail.transforms.importance import Importance, find_importance
 from dovetail.transforms.inherit import inherit
 from dovetail.transforms.initialise import initialise
 
-__all__ = ["Weights", "resize"]
+__all__ = ["Inherit", "Weights", "resize"]
 
-Weights = Literal["inherit", "initialise"]
+
+@dataclass(frozen=True, slots=True)
+class Inherit:
+    """A resized model takes the weights of the one it is made from.
+
+    Args:
+        importance: a name in `IMPORTANCE`, or a callable: which channels a shrinking group keeps.
+    """
+
+    importance: str | Importance = "l1"
+
+
+Weights = Literal["inherit", "initialise"] | Inherit
+"""Where a resized model's weights come from; "inherit" is `Inherit()`."""
 
 
 def resize(
@@ -30,7 +44,6 @@ def resize(
     *,
     weights: Weights = "inherit",
     seed: int = 0,
-    importance: str | Importance = "l1",
     share: bool = False,
 ) -> nn.Module:
     """A model of the user's own class whose width groups have the planned widths.
@@ -44,9 +57,9 @@ def resize(
         model: the model that the graph was traced from.
         plan: widths in channels per width group; what it does not name stays. Formats play no part here.
         weights: "inherit": growing copies channels and keeps the function where `inheritance_report` says so,
-            shrinking keeps the most important channels. "initialise": every parameter is drawn anew, see `initialise`.
+            shrinking keeps the most important channels, by L1 or by the ranking of `Inherit(ranking)`. "initialise":
+            every parameter is drawn anew, see `initialise`.
         seed: for whatever is drawn. The global random state is neither used nor changed.
-        importance: a name in `IMPORTANCE` or a callable: which channels a shrinking group keeps.
         share: let parameters that the plan leaves alone use the memory of the user's (they then do not require a
             gradient). For candidates that are only run, never trained.
 
@@ -69,13 +82,14 @@ def resize(
           (2): Linear(in_features=16, out_features=2, bias=True)
         )
     """
-    if weights not in ("inherit", "initialise"):
+    if not isinstance(weights, Inherit) and weights not in ("inherit", "initialise"):
         raise ResizeError(f"weights: {unknown_name('choice', str(weights), ['inherit', 'initialise'])}")
     if share and weights == "initialise":
         raise ResizeError("share: fresh weights have nothing to share with the base model; drop share or inherit.")
     graph.check(plan)
     tensors = named_tensors(graph, model)
-    replaced = inherit(graph, tensors, plan, importance=find_importance(importance), seed=seed)
+    ranking = find_importance(weights.importance if isinstance(weights, Inherit) else "l1")
+    replaced = inherit(graph, tensors, plan, importance=ranking, seed=seed)
     resized = _copy(model, {id(tensors[name]): tensor for name, tensor in replaced.items()}, share=share)
     if replaced:
         set_attributes(resized, graph.attributes, _evaluator(graph.widths(plan)))
