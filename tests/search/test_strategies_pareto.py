@@ -19,6 +19,7 @@ from dovetail.search.strategies.distances import decision_distances, decision_ga
 from dovetail.search.strategies.gain import HypervolumeGain
 from dovetail.search.strategies.gaussian_process import (
     BEND_DEVIATION,
+    EXPONENT_PRIOR,
     LENGTH_PRIOR,
     NOISE_FLOOR,
     NOISE_PRIOR,
@@ -42,7 +43,7 @@ def observed():
     chosen = rng.permutation(len(rows))[:14]
     y = np.array([score(problem)(tuple(row))[0] for row in rows[chosen].tolist()])
     bends = (0.5, -1.0, 0.0, 2.0, 0.3, 0.0, -0.7, 0.2, 1.0)  # 3 + 2 + 4 gaps
-    hyper = Hyperparameters(lengths=(0.7, 1.5, 3.0), bends=bends, noise=1e-3)
+    hyper = Hyperparameters(lengths=(0.7, 1.5, 3.0), bends=bends, exponent=1.3, noise=1e-3)
     return decision_gaps(problem.space.decisions), hyper, rows, chosen, y
 
 
@@ -54,7 +55,7 @@ def dense_posterior(gaps, hyper, rows, chosen, y):
         apart = np.zeros((len(a), len(b)))
         for d, gap_GCC in enumerate(gaps):
             far = sum(gap_CC[a[:, d][:, None], b[:, d][None]] * np.exp(next(bends)) for gap_CC in gap_GCC)
-            apart += (far / hyper.lengths[d]) ** 1.5
+            apart += (far / hyper.lengths[d]) ** hyper.exponent
         return np.exp(-apart)
 
     inverse = np.linalg.inv(kernel(rows[chosen], rows[chosen]) + (hyper.noise + NOISE_FLOOR) * np.eye(len(chosen)))
@@ -115,7 +116,7 @@ def test_the_gradient_of_the_likelihood_is_its_slope(observed, decisions):
     gaps, near = gaps[:decisions], rows[chosen]
     apart = [g[:, near[:, d][:, None], near[:, d][None]] for d, g in enumerate(gaps)]
     lengths, bends = np.log(hyper.lengths[:decisions]), hyper.bends[: sum(map(len, gaps))]
-    theta = np.concatenate([lengths, bends, [np.log(hyper.noise)]])
+    theta = np.concatenate([lengths, bends, [hyper.exponent, np.log(hyper.noise)]])
     y = (y - y.mean()) / y.std()
     _, gradient = _loss(theta, apart, y)
     for i, step in enumerate(1e-5 * np.eye(len(theta))):
@@ -129,11 +130,11 @@ def test_the_likelihood_is_that_of_the_kernel_that_the_posterior_uses(observed):
     posterior = Posterior(gaps, hyper, near, y, rows)
     covariance = posterior.kernel(near, near) + (hyper.noise + NOISE_FLOOR) * np.eye(count)
     apart = [g[:, near[:, d][:, None], near[:, d][None]] for d, g in enumerate(gaps)]
-    theta = np.concatenate([np.log(hyper.lengths), hyper.bends, [np.log(hyper.noise)]])
+    theta = np.concatenate([np.log(hyper.lengths), hyper.bends, [hyper.exponent, np.log(hyper.noise)]])
     found, _ = _loss(theta, apart, y)
     likelihood = 0.5 * count * np.log(posterior.variance) + 0.5 * np.linalg.slogdet(covariance)[1]
-    centre = np.repeat([LENGTH_PRIOR[0], 0, NOISE_PRIOR[0]], [3, 9, 1])
-    deviation = np.repeat([LENGTH_PRIOR[1], BEND_DEVIATION, NOISE_PRIOR[1]], [3, 9, 1])
+    centre = np.repeat([LENGTH_PRIOR[0], 0, EXPONENT_PRIOR[0], NOISE_PRIOR[0]], [3, 9, 1, 1])
+    deviation = np.repeat([LENGTH_PRIOR[1], BEND_DEVIATION, EXPONENT_PRIOR[1], NOISE_PRIOR[1]], [3, 9, 1, 1])
     assert found == pytest.approx(likelihood + 0.5 * float((((theta - centre) / deviation) ** 2).sum()), rel=1e-9)
 
 

@@ -4,11 +4,11 @@ Legend: N observed rows, P pool rows (the candidates), D decisions, C choices of
 
 Kernel. Between two choices of decision d lie gaps g of width w_dg; rows covary as
 
-    k(x, x') = prod_d exp(-((1 / l_d) x sum of w_dg e^(bend_dg) over the gaps g between x_d and x'_d)^1.5)
+    k(x, x') = prod_d exp(-((1 / l_d) x sum of w_dg e^(bend_dg) over the gaps g between x_d and x'_d)^e)
 
-the gamma-exponential kernel, between the Laplace kernel and the Gaussian, with a length per decision (its relevance) on
-an axis that bends where the data say so: that a step from 12 to 8 bits costs much in one layer and nothing in another,
-no fixed axis knows. Quality is modelled as constant
+the gamma-exponential kernel, between the Laplace kernel (e = 1) and the Gaussian (2) as smooth as the data say, with a
+length per decision (its relevance) on an axis that bends: that a step from 12 to 8 bits costs much in one layer and
+nothing in another, no fixed axis knows. Quality is modelled as constant
 mean + s^2 x (kernel + noise); the mean and s^2 are profiled out of the likelihood, lengths, bends and noise maximise it
 under log-normal priors.
 
@@ -35,7 +35,9 @@ __all__ = ["LIKELIHOOD_ROWS", "Hyperparameters", "Posterior", "correlations", "f
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 
-EXPONENT = 1.5  # of distance in the kernel
+# Mean and deviation of the exponent, the kernel's smoothness.
+EXPONENT_PRIOR = (1.25, 0.2)
+EXPONENT_BOUNDS = (1.0, 1.9)
 # Mean and deviation of log length: across its range a decision alone leaves a correlation of about a half.
 LENGTH_PRIOR = (0.4, 0.8)
 LENGTH_BOUNDS = (-3.0, 3.0)  # of log length: no decision is ever believed to have no effect at all
@@ -56,11 +58,13 @@ class Hyperparameters:
     Args:
         lengths: per decision.
         bends: per gap, decision after decision: log of the factor by which it is wider than its width.
+        exponent: of distance in the kernel.
         noise: as a share of the signal's variance.
     """
 
     lengths: tuple[float, ...]
     bends: tuple[float, ...]
+    exponent: float
     noise: float
 
     @classmethod
@@ -69,17 +73,17 @@ class Hyperparameters:
         return cls(
             lengths=(float(np.exp(LENGTH_PRIOR[0])),) * len(gaps),
             bends=(0.0,) * sum(map(len, gaps)),
+            exponent=EXPONENT_PRIOR[0],
             noise=float(np.exp(NOISE_PRIOR[0])),
         )
 
 
 def correlations(gaps: Sequence[Floats], hyper: Hyperparameters) -> list[Floats]:
-    """exp(-(bent distance / length)^1.5) between the choices of each decision: [C, C] per decision."""
+    """exp(-(bent distance / length)^exponent) between the choices of each decision: [C, C] per decision."""
     rates = np.exp(hyper.bends) / np.repeat(hyper.lengths, [len(gap_GCC) for gap_GCC in gaps])
     parts = np.split(rates, np.cumsum([len(gap_GCC) for gap_GCC in gaps])[:-1])
-    return [
-        np.exp(-(np.tensordot(part, gap_GCC, axes=1) ** EXPONENT)) for part, gap_GCC in zip(parts, gaps, strict=True)
-    ]
+    far = [np.tensordot(part, gap_GCC, axes=1) for part, gap_GCC in zip(parts, gaps, strict=True)]
+    return [np.exp(-(far_CC**hyper.exponent)) for far_CC in far]
 
 
 def fit(
@@ -99,8 +103,8 @@ def fit(
         return start
     y_N = (y_N - y_N.mean()) / deviation
     apart = [g[:, rows_ND[:, d][:, None], rows_ND[:, d][None]] for d, g in enumerate(gaps)]
-    theta = np.concatenate([np.log(start.lengths), start.bends, [np.log(start.noise)]])
-    bounds = [LENGTH_BOUNDS] * len(gaps) + [BEND_BOUNDS] * len(start.bends) + [(-11.0, 0.0)]
+    theta = np.concatenate([np.log(start.lengths), start.bends, [start.exponent, np.log(start.noise)]])
+    bounds = [LENGTH_BOUNDS] * len(gaps) + [BEND_BOUNDS] * len(start.bends) + [EXPONENT_BOUNDS, (-11.0, 0.0)]
     found = minimize(
         _loss,
         theta,
@@ -110,15 +114,18 @@ def fit(
         bounds=bounds,
         options={"maxiter": iterations},
     )
-    lengths, bends, noise = np.split(found.x, [len(gaps), len(found.x) - 1])
+    lengths, bends, (exponent, noise) = np.split(found.x, [len(gaps), len(found.x) - 2])
     return Hyperparameters(
-        lengths=tuple(np.exp(lengths).tolist()), bends=tuple(bends.tolist()), noise=float(np.exp(noise[0]))
+        lengths=tuple(np.exp(lengths).tolist()),
+        bends=tuple(bends.tolist()),
+        exponent=float(exponent),
+        noise=float(np.exp(noise)),
     )
 
 
 def _loss(theta: Floats, apart: Sequence[Floats], y_N: Floats) -> tuple[float, Floats]:
     """Negative log of (likelihood x prior), mean and variance profiled out, and its gradient by (log lengths, bends,
-    log noise).
+    exponent, log noise).
 
     Args:
         theta: where.
@@ -126,28 +133,35 @@ def _loss(theta: Floats, apart: Sequence[Floats], y_N: Floats) -> tuple[float, F
         y_N: what was observed.
     """
     count, decisions = len(y_N), len(apart)
-    noise = float(np.exp(theta[-1]))
-    bends = np.split(theta[decisions:-1], np.cumsum([len(gap_GNN) for gap_GNN in apart])[:-1])
+    exponent, noise = float(theta[-2]), float(np.exp(theta[-1]))
+    bends = np.split(theta[decisions:-2], np.cumsum([len(gap_GNN) for gap_GNN in apart])[:-1])
     rates = [np.exp(bend_G - length) for bend_G, length in zip(bends, theta[:decisions], strict=True)]
     far = [np.tensordot(rate_G, gap_GNN, axes=1) for rate_G, gap_GNN in zip(rates, apart, strict=True)]
-    slopes = [far_NN ** (EXPONENT - 1) for far_NN in far]
-    kernel_NN = np.exp(-sum(far_NN * slope_NN for far_NN, slope_NN in zip(far, slopes, strict=True)))
+    powers = [far_NN**exponent for far_NN in far]
+    kernel_NN = np.exp(-sum(powers))
     factor_NN = np.linalg.cholesky(kernel_NN + (noise + NOISE_FLOOR) * np.eye(count))
     inverse_NN = cho_solve((factor_NN, True), np.eye(count))
     residual_N = y_N - _profiled_mean(inverse_NN.sum(axis=0), y_N)
     alpha_N = inverse_NN @ residual_N
     variance = max(float(residual_N @ alpha_N) / count, 1e-12)
     weight_NN = 0.5 * (inverse_NN - np.outer(alpha_N, alpha_N) / variance)
-    by_kernel_NN = EXPONENT * weight_NN * kernel_NN
+    by_distance_NN = -weight_NN * kernel_NN
+    positive = [np.maximum(far_NN, 1e-12) for far_NN in far]
     by_bend = [
-        -rate_G * np.tensordot(gap_GNN, by_kernel_NN * slope_NN, axes=2)
-        for rate_G, gap_GNN, slope_NN in zip(rates, apart, slopes, strict=True)
+        rate_G * np.tensordot(gap_GNN, by_distance_NN * (exponent * power_NN / far_NN), axes=2)
+        for rate_G, gap_GNN, power_NN, far_NN in zip(rates, apart, powers, positive, strict=True)
     ]
     by_length = [-float(part_G.sum()) for part_G in by_bend]
-    gradient = np.concatenate([by_length, *by_bend, [np.trace(weight_NN) * noise]])
-    gaps = len(theta) - decisions - 1
-    centre = np.concatenate([np.full(decisions, LENGTH_PRIOR[0]), np.zeros(gaps), [NOISE_PRIOR[0]]])
-    spread = np.concatenate([np.full(decisions, LENGTH_PRIOR[1]), np.full(gaps, BEND_DEVIATION), [NOISE_PRIOR[1]]])
+    by_exponent = sum(
+        float((by_distance_NN * power_NN * np.log(far_NN)).sum())
+        for power_NN, far_NN in zip(powers, positive, strict=True)
+    )
+    gradient = np.concatenate([by_length, *by_bend, [by_exponent, np.trace(weight_NN) * noise]])
+    gaps = len(theta) - decisions - 2
+    centre = np.concatenate([np.full(decisions, LENGTH_PRIOR[0]), np.zeros(gaps), [EXPONENT_PRIOR[0], NOISE_PRIOR[0]]])
+    spread = np.concatenate(
+        [np.full(decisions, LENGTH_PRIOR[1]), np.full(gaps, BEND_DEVIATION), [EXPONENT_PRIOR[1], NOISE_PRIOR[1]]]
+    )
     z = (theta - centre) / spread
     loss = 0.5 * count * np.log(variance) + np.log(np.diag(factor_NN)).sum() + 0.5 * float(z @ z)
     return float(loss), gradient + z / spread
