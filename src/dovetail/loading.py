@@ -6,14 +6,17 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from dovetail.errors import ConfigError, unknown_name
 
-__all__ = ["is_callable_name", "load_callable", "raised"]
+__all__ = ["is_callable_name", "load_callable", "raised", "with_installed"]
+
+Member = TypeVar("Member")
 
 
 def is_callable_name(name: str) -> bool:
@@ -41,6 +44,24 @@ def load_callable(name: str, *, where: str) -> Callable[..., Any]:
     if not callable(found):
         raise ConfigError(f"{where}: {name!r}: must be callable, got {type(found).__name__}.")
     return found  # type: ignore[no-any-return]
+
+
+def with_installed(table: Mapping[str, Member], group: str) -> dict[str, Member]:
+    """A table, and what installed packages add to it by entry points.
+
+    Args:
+        table: name -> member.
+        group: of the entry points; their names are the members' names.
+
+    Raises:
+        ConfigError: A name is taken already.
+    """
+    joined = dict(table)
+    for entry in entry_points(group=group):
+        if entry.name in joined:
+            raise ConfigError(f"entry point {group}: {entry.name!r} ({entry.value}) is another one's name already.")
+        joined[entry.name] = entry.load()
+    return joined
 
 
 def raised(error: Exception) -> str:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 
-from dovetail.errors import FormatError
 from dovetail.formats.arguments import Arguments
 from dovetail.formats.auto_fixed import AutoFixed
 from dovetail.formats.base import Format
@@ -42,6 +40,7 @@ from dovetail.formats.readers import (
 from dovetail.formats.statistics import Statistics
 from dovetail.formats.ste import fake_quantise
 from dovetail.formats.ternary import Ternary, Threshold
+from dovetail.loading import with_installed
 
 __all__ = [
     "FLOAT32",
@@ -128,9 +127,4 @@ def parse(text: str) -> Format:
 @functools.cache
 def _all_formats() -> Mapping[str, Factory]:
     """`FORMATS` and what installed packages add to it."""
-    table = dict(FORMATS)
-    for point in entry_points(group="dovetail.formats"):
-        if point.name in table:
-            raise FormatError(f"format {point.name!r} is defined twice; the second time by {point.value}. Rename it.")
-        table[point.name] = point.load()
-    return table
+    return with_installed(FORMATS, "dovetail.formats")

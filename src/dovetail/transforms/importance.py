@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
 
 import numpy as np
 import sympy
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dovetail.errors import ResizeError, unknown_name
-from dovetail.loading import is_callable_name, load_callable
+from dovetail.loading import is_callable_name, load_callable, with_installed
 from dovetail.transforms.propagate import Channels
 
 __all__ = ["IMPORTANCE", "Importance", "Part", "find_importance", "kept_channels"]
@@ -95,15 +94,7 @@ IMPORTANCE: dict[str, Importance] = {"l1": l1, "l2": l2, "bn_scale": bn_scale, "
 
 @cache
 def _joined() -> Mapping[str, Importance]:
-    """`IMPORTANCE` and what installed packages add to it."""
-    joined = dict(IMPORTANCE)
-    for entry in entry_points(group="dovetail.importance"):
-        if entry.name in joined:
-            raise ResizeError(
-                f"entry point dovetail.importance: {entry.name!r} is the name of another ranking already."
-            )
-        joined[entry.name] = entry.load()
-    return joined
+    return with_installed(IMPORTANCE, "dovetail.importance")
 
 
 def find_importance(importance: str | Importance) -> Importance:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from importlib.metadata import entry_points
 from typing import Literal
 
 from dovetail.errors import ConfigError, unknown_name
+from dovetail.loading import with_installed
 from dovetail.search.problem import Problem
 from dovetail.search.strategies.base import Ledger, Strategy
 from dovetail.search.strategies.cost_scale import CostScale
@@ -64,14 +64,7 @@ STRATEGIES: dict[str, Factory] = {
 
 @cache
 def _joined() -> Mapping[str, Factory]:
-    joined = dict(STRATEGIES)
-    for entry in entry_points(group="dovetail.strategies"):
-        if entry.name in joined:
-            raise ConfigError(
-                f"entry point dovetail.strategies: {entry.name!r} is the name of another strategy already."
-            )
-        joined[entry.name] = entry.load()
-    return joined
+    return with_installed(STRATEGIES, "dovetail.strategies")
 
 
 def check_strategy(name: str) -> Factory:
