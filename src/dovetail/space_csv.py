@@ -130,8 +130,8 @@ class _Blocks:
 
     def write(self, start: int) -> Written:
         """The CSV's lines from plan `start`, the first of a block, to the end of that block; and extremes of costs."""
-        plans = np.arange(start, min(start + self.step, self.space.size), self._num_last)
-        first = [self.space.row_at(int(plan))[: self._split] for plan in plans]
+        plans = range(start, min(start + self.step, self.space.size), self._num_last)
+        first = [self.space.row_at(plan)[: self._split] for plan in plans]
         shape, lone = (len(plans), *self._last_shape), (1,) * len(self._last_shape)
         along_first = np.array(first, dtype=np.int64).T.reshape(self._split, len(plans), *lone)
         choices = [*along_first, *self._last_choices]

@@ -222,7 +222,9 @@ class Posterior:
 
     def _kernel_with_pool(self, row_D: Rows) -> Floats32:
         factors = (
-            _products([table[c] for table, c in zip(self._tables32[part], row_D[part], strict=True)]).take(places_P)
+            _products([table[[c]] for table, c in zip(self._tables32[part], row_D[part], strict=True)], 1).take(
+                places_P
+            )
             for part, places_P in self._pool
         )
         product: Floats32 = next(factors)
@@ -251,7 +253,10 @@ class Posterior:
         one matrix product of [N, rows of the head] and [N, rows of the tail]. The bound is the deviation that the one
         nearest observation leaves: what else was observed only makes it smaller.
         """
-        head_NH, tail_NT = (self._all_products(part) for part in _halves([len(table) for table in self._tables32]))
+        head_NH, tail_NT = (
+            _products([self._tables32[d][self._rows_ND[:, d]] for d in part], len(self))
+            for part in _halves([len(table) for table in self._tables32])
+        )
         weight_N = solve_triangular(self._factor_NN, self._white_N, lower=True, trans="T").astype(np.float32)
         mean_HT = (weight_N[:, None] * head_NH).T @ tail_NT
         nearest_HT, product_HT = np.zeros_like(mean_HT), np.empty_like(mean_HT)
@@ -259,14 +264,6 @@ class Posterior:
             np.maximum(nearest_HT, np.multiply.outer(head_H, tail_T, out=product_HT), out=nearest_HT)
         left_HT = np.maximum(1 - nearest_HT * nearest_HT / np.float32(1 + self._noise), np.float32(1e-8))
         return mean_HT.ravel() + np.float32(self.centre), np.sqrt(left_HT.ravel() * np.float32(self.variance))
-
-    def _all_products(self, decisions: range) -> Floats32:
-        """Correlations of what was observed with every row of some decisions, by those alone: [N, rows]."""
-        product = np.ones((len(self), 1), dtype=np.float32)
-        for d in decisions:
-            table_NC = self._tables32[d][self._rows_ND[:, d]]
-            product = (product[:, :, None] * table_NC[:, None, :]).reshape(len(self), -1)
-        return product
 
     def add(self, row_D: Rows, y: float | None) -> None:
         """Observe a row; with None believe the mean there: the variance shrinks, no mean moves (kriging believer)."""
@@ -320,11 +317,12 @@ def _places(rows_PD: Rows, tables: Sequence[Floats32]) -> NDArray[np.intp]:
     return np.asarray(np.ravel_multi_index(tuple(rows_PD.T), [len(table) for table in tables]))
 
 
-def _products(factors: Sequence[Floats32]) -> Floats32:
-    """Products of a member of each, in the order of enumeration."""
-    product = np.ones(1, dtype=np.float32)
+def _products(factors: Sequence[Floats32], count: int) -> Floats32:
+    """Correlations of `count` rows with every row of some decisions, by those alone, from their correlations by each
+    decision [count, choices]: [count, rows], in the order of enumeration."""
+    product = np.ones((count, 1), dtype=np.float32)
     for factor in factors:
-        product = np.multiply.outer(product, factor).ravel()
+        product = (product[:, :, None] * factor[:, None, :]).reshape(count, -1)
     return product
 
 
