@@ -287,29 +287,48 @@ def test_a_stop_reports_nothing_that_is_not_finished(stacked: bool, workers: int
 class EndsItsProcess(nn.Module):
     """Kills the worker that it is trained in, as the system does where memory runs out; does no harm to this one."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_epoch: int = 1, bias: float = 0.0) -> None:
         super().__init__()
-        self.linear, self.home = nn.Linear(4, 2), os.getpid()
+        self.linear, self.home, self.at_epoch = nn.Linear(4, 2), os.getpid(), at_epoch
+        nn.init.zeros_(self.linear.weight)
+        with torch.no_grad():
+            self.linear.bias.copy_(torch.tensor([bias, -bias]))
+        self.epochs, self.was_training = 0, False
 
     def forward(self, x: Tensor) -> Tensor:
-        if os.getpid() != self.home and self.training:
+        self.epochs += self.training and not self.was_training
+        self.was_training = self.training
+        if os.getpid() != self.home and self.epochs >= self.at_epoch:
             os.kill(os.getpid(), signal.SIGKILL)
         return self.linear(x)  # type: ignore[no-any-return]
 
 
+def losses(found: dict[int, TrainResult | Exception]) -> dict[int, list[float]]:
+    """Of the candidates that did not fail, after each epoch that they were trained for."""
+    trained = ((number, result) for number, result in found.items() if isinstance(result, TrainResult))
+    return {number: [report.validation_loss for report in result.epochs] for number, result in sorted(trained)}
+
+
 @needs_fork
 @pytest.mark.parametrize("halving", [None, 2])
-def test_the_candidates_of_a_killed_worker_fail_with_a_reason_and_the_others_go_on(halving: int | None) -> None:
-    shared = training(TrainConfig(epochs=3, learning_rate=1e-2, halving=halving))
+def test_a_killed_worker_takes_along_what_it_was_at_and_the_others_go_on(halving: int | None) -> None:
+    shared = training(TrainConfig(epochs=4, learning_rate=1e-2, halving=halving))
     models = [make_net(8), EndsItsProcess(), make_net(6), make_net(5)]
     found = cohort(models, shared, workers=2)
     assert isinstance(found[1], EvaluationError)
     assert str(found[1]).startswith("training: its worker process was killed by SIGKILL")
-    lost = [number for number, result in found.items() if isinstance(result, Exception)]
-    assert len(found) == 4
-    # What it had finished stands; between rungs nothing is finished, and the other worker has at least one.
-    assert lost == [1] if halving is None else len(lost) < 4
-    assert max(len(r.epochs) for r in found.values() if isinstance(r, TrainResult)) == 3
+    others = losses(cohort([models[0], *models[2:]], shared, seeds=[0, 2, 3]))
+    assert list(losses(found).items()) == list(zip((0, 2, 3), others.values(), strict=True))
+
+
+@needs_fork
+def test_what_a_dead_worker_had_put_aside_is_trained_anew_as_far_as_it_had_come() -> None:
+    shared = training(TrainConfig(epochs=4, learning_rate=1e-2, halving=2))
+    models = [make_net(8), make_net(6), EndsItsProcess(at_epoch=2, bias=0.0), EndsItsProcess(at_epoch=2, bias=9.0)]
+    found, undisturbed = cohort(models, shared, workers=2), losses(cohort(models, shared))
+    assert {number: len(epochs) for number, epochs in undisturbed.items()} == {0: 4, 1: 1, 2: 2, 3: 1}
+    assert isinstance(found[2], EvaluationError)  # the only one that came to a second epoch elsewhere
+    assert losses(found) == {number: undisturbed[number] for number in (0, 1, 3)}
 
 
 class RaisesKeyError(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -83,7 +83,7 @@ def train_cohort(
             if stop():
                 return
             assert config.halving is not None
-            workforce.drop(_worse(losses, config.halving))
+            workforce.drop(dict.fromkeys(_worse(losses, config.halving), epochs))
         yield from workforce.finish(config.epochs, stop)
 
 
@@ -188,7 +188,7 @@ class _Job(Generic[Made]):
         self._seeds = [seeds[index] for index in self._indices]
         self._training = training
         self._finish = finish
-        self._dropped_at: dict[int, int] = {}  # epochs
+        self._dropped: dict[int, int] = {}  # places, and after how many epochs
         self._parts: list[tuple[_Trains, list[int]]] | None = None
 
     @property
@@ -212,16 +212,12 @@ class _Job(Generic[Made]):
             self._indices[place]: trainer.reports[number][-1].validation_loss
             for trainer, places in self._parts
             for number, place in enumerate(places)
-            if number in trainer.active and place not in self._dropped_at
+            if number in trainer.active
         }
 
-    def drop(self, indices: Collection[int]) -> None:
+    def drop(self, after: Mapping[int, int]) -> None:
         """See `Job`."""
-        for trainer, places in self._parts or ():
-            gone = [number for number, place in enumerate(places) if self._indices[place] in indices]
-            for number in gone:
-                self._dropped_at.setdefault(places[number], len(trainer.reports[number]))
-            trainer.drop(gone)
+        self._dropped |= {place: after[index] for place, index in enumerate(self._indices) if index in after}
 
     def finish(self) -> dict[int, Made]:
         """See `Job`."""
@@ -239,9 +235,10 @@ class _Job(Generic[Made]):
 
     def _run(self, epochs: int, stop: Callable[[], bool]) -> None:
         for trainer, places in self._parts or ():
-            until = min(epochs, self._dropped_at.get(places[0], epochs)) if len(places) == 1 else epochs
-            while trainer.active and len(trainer.reports[trainer.active[0]]) < until and not stop():
-                trainer.run_epoch()
+            for until in sorted({*self._dropped.values(), epochs}):
+                while trainer.active and len(trainer.reports[trainer.active[0]]) < until and not stop():
+                    trainer.run_epoch()
+                trainer.drop([n for n, place in enumerate(places) if self._dropped.get(place, until + 1) <= until])
 
     def _side_by_side(self) -> list[tuple[_Trains, list[int]]]:
         everyone = list(range(len(self._models)))

@@ -2,7 +2,7 @@
 
 Workers are forks. They share the data and the models without a copy, nothing has to be picklable but what they send
 back, and they start in milliseconds; `docs/decisions/0004-workers-are-forks.md` has the measurements. A job stays with
-the worker that began it.
+the worker that began it, as long as that lives: the one at which a worker dies is lost with it, others are begun anew.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import traceback
 import warnings
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -40,8 +40,8 @@ class Job(Protocol[Made]):
     def train(self, epochs: int, stop: Callable[[], bool]) -> dict[int, float]:
         """Until so many epochs are run; the validation loss of each that is still in training."""
 
-    def drop(self, indices: Collection[int]) -> None:
-        """Take candidates out of training."""
+    def drop(self, after: Mapping[int, int]) -> None:
+        """Take candidates out of training, each after so many epochs; it may not have begun, or be done with them."""
 
     def finish(self) -> dict[int, Made]:
         """What has become of each."""
@@ -56,8 +56,8 @@ class Crew(Protocol[Made]):
     def train(self, epochs: int, stop: Callable[[], bool]) -> dict[int, float]:
         """Until so many epochs are run; the validation loss of each candidate that is still in training."""
 
-    def drop(self, indices: Collection[int]) -> None:
-        """Take candidates out of training."""
+    def drop(self, after: Mapping[int, int]) -> None:
+        """Take candidates out of training, each after so many epochs."""
 
     def finish(self, epochs: int, stop: Callable[[], bool]) -> Iterator[dict[int, Made]]:
         """Train to the end; what has become of candidates, job by job as they come, less those that a stop cut off."""
@@ -104,9 +104,9 @@ class _InProcess(Generic[Made]):
                 found |= job.train(epochs, stop)
         return found
 
-    def drop(self, indices: Collection[int]) -> None:
+    def drop(self, after: Mapping[int, int]) -> None:
         for job in self._jobs:
-            job.drop(indices)
+            job.drop(after)
 
     def finish(self, epochs: int, stop: Callable[[], bool]) -> Iterator[dict[int, Made]]:
         for job in self._jobs:
@@ -119,10 +119,10 @@ class _InProcess(Generic[Made]):
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What a worker is told: which job, who has left it, and until when to train it."""
+    """What a worker is told: which job, who has left it after how many epochs, and until when to train it."""
 
     job: int
-    dropped: frozenset[int]
+    dropped: Mapping[int, int]
     epochs: int
     is_last: bool
 
@@ -147,27 +147,22 @@ class _Forked(Generic[Made]):
         self._jobs = jobs
         self._count = min(workers, len(jobs))
         self._workers: list[_Worker] = []
-        self._dropped: frozenset[int] = frozenset()
-        self._lost: dict[int, Made] = {}  # of jobs whose workers have died
+        self._dropped: dict[int, int] = {}
+        self._lost: dict[int, Made] = {}  # of jobs at which workers have died
         self._lost_jobs: set[int] = set()
 
     def train(self, epochs: int, stop: Callable[[], bool]) -> dict[int, float]:
         found: dict[int, float] = {}
         for answer in self._ask_all(epochs, stop, is_last=False):
             found |= answer  # type: ignore[arg-type]
-        # who was trained by a worker that died later in this round is not in training any more
-        return {index: loss for index, loss in found.items() if index not in self._lost}
+        return found
 
-    def drop(self, indices: Collection[int]) -> None:
-        self._dropped |= frozenset(indices)
+    def drop(self, after: Mapping[int, int]) -> None:
+        self._dropped |= after
 
     def finish(self, epochs: int, stop: Callable[[], bool]) -> Iterator[dict[int, Made]]:
-        done: set[int] = set()
-        for answer in self._ask_all(epochs, stop, is_last=True):
-            done |= answer.keys()
-            yield answer  # type: ignore[misc]
-        # what a worker had finished before it died stands
-        yield {index: made for index, made in self._lost.items() if index not in done}
+        yield from self._ask_all(epochs, stop, is_last=True)  # type: ignore[misc]
+        yield self._lost
 
     def close(self) -> None:
         """End the workers that this crew has started."""
@@ -188,12 +183,12 @@ class _Forked(Generic[Made]):
                 return
             for ready in wait(list(busy), _ASK_STOP_S):
                 worker = busy[ready]  # type: ignore[index]
-                worker.busy_with = None
                 try:
                     answer = worker.connection.recv()
                 except (EOFError, OSError):
-                    self._bury(worker, waiting)
+                    self._bury(worker)
                     continue
+                worker.busy_with = None
                 if isinstance(answer, _Bug):
                     raise RuntimeError(f"in a worker process:\n{answer.text}")
                 yield answer
@@ -231,16 +226,14 @@ class _Forked(Generic[Made]):
         there.close()
         return _Worker(process, here)
 
-    def _bury(self, worker: _Worker, waiting: deque[int]) -> None:
-        """A worker has died: its jobs are lost, the others go on."""
+    def _bury(self, worker: _Worker) -> None:
+        """A worker has died: the job it was at is lost, those it had put aside may be begun anew by another."""
         worker.process.join()
         worker.connection.close()
         self._workers.remove(worker)
-        for job in worker.owned:
-            self._lost |= self._jobs[job].give_up(_how_it_ended(worker.process.exitcode))
-            self._lost_jobs.add(job)
-            if job in waiting:
-                waiting.remove(job)
+        assert worker.busy_with is not None, "it was asked"
+        self._lost |= self._jobs[worker.busy_with].give_up(_how_it_ended(worker.process.exitcode))
+        self._lost_jobs.add(worker.busy_with)
 
 
 def _how_it_ended(code: int | None) -> str:
