@@ -73,9 +73,10 @@ class Ledger:
 
     def mark(self, row: Row) -> Row:
         """Take a plan out; returns its canonical row."""
-        canonical = self.canonical(self.problem.space.check(row))
-        self._seen.add(canonical)
-        return canonical
+        if row not in self._seen:
+            row = self.canonical(self.problem.space.check(row))
+            self._seen.add(row)
+        return row
 
     def draw(self, rng: np.random.Generator) -> Row | None:
         """A random plan that may be suggested, or None where none is left (in a space too large to list: where none
