@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+from tabulated_images import BITS, lenet_precision, resnet20_precision
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
@@ -254,6 +255,13 @@ def jets_joint() -> Table:
     return joint("jets-joint", x.astype(np.float64), y.astype(np.int64), 1500, (4, 8, 16, 32, 64), epochs=20)
 
 
+def images_precision(name: str, tabulate: Callable[[Path], tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Table:
+    """Bits of the parts of a convolutional network on CIFAR-10, six decisions of five: 15,625 plans."""
+    accuracy, cost = tabulate(data_folder())
+    values = (tuple(map(float, BITS)),) * 6
+    return Table(name=name, kinds=("precision",) * 6, values=values, accuracy=accuracy, cost=cost)
+
+
 TABLES: dict[str, Callable[[], Table]] = {
     "digits-precision": digits_precision,
     "digits-width": digits_width,
@@ -264,6 +272,8 @@ TABLES: dict[str, Callable[[], Table]] = {
     "pendigits-precision": pendigits_precision,
     "digits-joint": digits_joint,
     "jets-joint": jets_joint,
+    "cifar-lenet": lambda: images_precision("cifar-lenet", lenet_precision),
+    "cifar-resnet20": lambda: images_precision("cifar-resnet20", resnet20_precision),
 }
 
 

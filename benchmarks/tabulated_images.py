@@ -1,0 +1,147 @@
+"""Exhausted spaces of convolutional networks on CIFAR-10: weights and data as integers of 8, 6, 5, 4 or 3 bits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
+
+from dovetail.models import load_checkpoint
+from dovetail.models.resnet import ResNet20
+
+__all__ = ["BITS", "lenet_precision", "resnet20_precision"]
+
+BITS = (8, 6, 5, 4, 3)
+BATCH = 100  # images at a time: what stays in a processor's caches
+
+Floats = NDArray[np.float64]
+
+
+def integer(x: Tensor, bits: int, low: float, high: float) -> Tensor:
+    """To the nearest of even steps: from 0 to high, or where there are negative values, as far to either side."""
+    top = 2**bits - 1 if low >= 0 else 2 ** (bits - 1) - 1
+    step = max(high, -low) / top
+    return torch.clamp(torch.round(x / step), 0 if low >= 0 else -top, top) * step
+
+
+class Rounded(nn.Module):
+    """A convolution or linear layer in float, which notes the range of its data; then with weights and data rounded."""
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
+        super().__init__()
+        self.layer = layer
+        weight = layer.weight.detach()
+        self.weights = {bits: integer(weight, bits, weight.min().item(), weight.max().item()) for bits in BITS}
+        self.range = (0.0, 0.0)
+        self.macs = 0.0  # of one image
+        self.weight_bits = self.data_bits = 0  # 0: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.weight_bits:
+            value = self.layer(x)
+            self.range = (x.min().item(), x.max().item())
+            self.macs = self.layer.weight[0].numel() * value[0].numel()
+            return value
+        x, weight = integer(x, self.data_bits, *self.range), self.weights[self.weight_bits]
+        if isinstance(self.layer, nn.Linear):
+            return linear(x, weight, self.layer.bias)
+        return self.layer._conv_forward(x, weight, self.layer.bias)
+
+
+def wrap(module: nn.Module) -> list[Rounded]:
+    """Put every layer of a module into a `Rounded`, and list these."""
+    layers = []
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d | nn.Linear):
+                layers.append(Rounded(child))
+                setattr(parent, name, layers[-1])
+    return layers
+
+
+@torch.inference_mode()
+def tabulate(
+    stages: Sequence[nn.Module], sample: Tensor, x: Tensor, y: Tensor, *, shared_data_in: bool
+) -> tuple[Floats, Floats]:
+    """Accuracy and BitOPs of every choice of bits.
+
+    Args:
+        stages: parts of the network, one after another; data ranges are those of a sample.
+        shared_data_in: one decision for the data of all stages, then one per stage for its weights; or else one per
+            stage for weights and data.
+    """
+    layers = [wrap(stage) for stage in stages]
+    for stage in stages:
+        sample = stage(sample)
+
+    def descend(depth: int, value: Tensor, spent: float, data: int | None) -> Iterator[tuple[float, float]]:
+        if depth == len(stages):
+            yield (value.argmax(1) == y).double().mean().item(), spent
+            return
+        for weight_bits in BITS:
+            data_bits = data or weight_bits
+            for layer in layers[depth]:
+                layer.weight_bits, layer.data_bits = weight_bits, data_bits
+            after = torch.cat([stages[depth](part) for part in value.split(BATCH)])
+            cost = sum(layer.macs for layer in layers[depth]) * weight_bits * data_bits
+            yield from descend(depth + 1, after, spent + cost, data)
+
+    roots = BITS if shared_data_in else (None,)
+    points = itertools.chain.from_iterable(descend(0, x, 0.0, data) for data in roots)
+    accuracy, cost = np.array(list(points)).T
+    return accuracy, cost
+
+
+def images(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+    """Images [n, 3, 32, 32], normalised as the trained network wants them, and labels of "train" or "test"."""
+    with np.load(folder / "cifar10.npz", allow_pickle=False) as file:
+        x = torch.from_numpy(file[f"x_{part}"]).permute(0, 3, 1, 2).float() / 255
+        y = torch.from_numpy(file[f"y_{part}"]).long()
+    mean, deviation = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+    return ((x - mean.view(1, 3, 1, 1)) / deviation.view(1, 3, 1, 1)).contiguous(), y
+
+
+def resnet20_precision(folder: Path) -> tuple[Floats, Floats]:
+    """A trained ResNet-20 in six parts, five choices for each: accuracy and BitOPs on 1,000 test images."""
+    net = ResNet20()
+    load_checkpoint(net, folder / "resnet20-cifar10.safetensors")
+    net.eval()
+    stages = [
+        nn.Sequential(net.conv1, net.bn1, nn.ReLU(), net.layer1),
+        nn.Sequential(net.layer2[0], net.layer2[1]),
+        nn.Sequential(net.layer2[2]),
+        nn.Sequential(net.layer3[0]),
+        nn.Sequential(net.layer3[1]),
+        nn.Sequential(net.layer3[2], nn.AdaptiveAvgPool2d(1), nn.Flatten(), net.linear),
+    ]
+    x, y = images(folder, "test")
+    sample, _ = images(folder, "train")
+    return tabulate(stages, sample[:500], x[:1000], y[:1000], shared_data_in=False)
+
+
+def lenet_precision(folder: Path) -> tuple[Floats, Floats]:
+    """A LeNet-5 trained on 5,000 images: bits of all data, then of each layer's weights, on 10,000 test images."""
+    torch.manual_seed(0)
+    x, y = images(folder, "train")
+    stages = [
+        nn.Sequential(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        nn.Sequential(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        nn.Sequential(nn.Linear(400, 120), nn.ReLU()),
+        nn.Sequential(nn.Linear(120, 84), nn.ReLU()),
+        nn.Sequential(nn.Linear(84, 10)),
+    ]
+    net = nn.Sequential(*stages)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3, weight_decay=1e-4)
+    for _ in range(30):
+        for chosen in torch.randperm(len(x)).split(BATCH):
+            flipped = torch.where(torch.rand(len(chosen), 1, 1, 1) < 0.5, x[chosen], x[chosen].flip(3))
+            optimizer.zero_grad()
+            cross_entropy(net(flipped), y[chosen]).backward()
+            optimizer.step()
+    return tabulate(stages, x[:500], *images(folder, "test"), shared_data_in=True)
