@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import optuna
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from dovetail.errors import ConfigError
 from dovetail.objective import Constraint, Objective
@@ -29,10 +30,31 @@ from dovetail.search.strategies.gaussian_process import (
 )
 from dovetail.search.strategies.optuna_sampler import ParetoSampler
 from dovetail.search.strategies.pareto import ParetoStrategy
+from dovetail.search.strategies.quality_model import QualityModel
 from dovetail.search.strategies.warp import IDENTITY, Warp
 from dovetail.testing.strategies import drive, sample_problem, score
 
 DRAWS = 400
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_a_suggestion_is_computed_on_one_thread_whatever_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[int]] = []
+
+    def watched(model: QualityModel) -> None:
+        seen.append(blas_threads())
+        fit(model)
+
+    problem, fit = sample_problem((4, 3, 5)), QualityModel.fit
+    monkeypatch.setattr(QualityModel, "fit", watched)
+    with threadpool_limits(2, user_api="blas"):
+        drive(ParetoStrategy(problem), score(problem), 8)
+        assert blas_threads() == {2}
+    assert seen
+    assert all(threads == {1} for threads in seen)
 
 
 @pytest.fixture

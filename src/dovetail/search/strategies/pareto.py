@@ -17,6 +17,7 @@ from dovetail.search.front import non_dominated
 from dovetail.search.problem import Problem
 from dovetail.search.space import Row, Rows
 from dovetail.search.strategies.base import Ledger, neighbours
+from dovetail.search.strategies.blas import one_blas_thread
 from dovetail.search.strategies.cost_scale import CostScale
 from dovetail.search.strategies.distances import decision_distances
 from dovetail.search.strategies.gain import Bound, Gain, HypervolumeGain, SumGain, probability_of_keeping
@@ -65,9 +66,10 @@ class ParetoStrategy:
 
     def ask(self, n: int) -> list[Row]:
         rows: list[Row] = []
-        while len(rows) < n and (row := self._next()) is not None:
-            self._pending[self._ledger.mark(row)] = None
-            rows.append(row)
+        with one_blas_thread():
+            while len(rows) < n and (row := self._next()) is not None:
+                self._pending[self._ledger.mark(row)] = None
+                rows.append(row)
         return rows
 
     def tell(self, row: Row, values: tuple[float, ...] | None) -> None:
