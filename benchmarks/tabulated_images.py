@@ -1,4 +1,4 @@
-"""Exhausted spaces of convolutional networks on CIFAR-10: weights and data as integers of 8, 6, 5, 4 or 3 bits."""
+"""Exhausted spaces of convolutional networks on CIFAR-10: weights and data as integers of 8 to 3 bits."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from torch.nn.functional import cross_entropy, linear
 from dovetail.models import load_checkpoint
 from dovetail.models.resnet import ResNet20
 
-__all__ = ["BITS", "lenet_precision", "resnet20_precision"]
+__all__ = ["lenet_precision", "resnet20_precision"]
 
-BITS = (8, 6, 5, 4, 3)
 BATCH = 100  # images at a time: what stays in a processor's caches
 
 Floats = NDArray[np.float64]
@@ -33,11 +32,11 @@ def integer(x: Tensor, bits: int, low: float, high: float) -> Tensor:
 class Rounded(nn.Module):
     """A convolution or linear layer in float, which notes the range of its data; then with weights and data rounded."""
 
-    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
+    def __init__(self, layer: nn.Conv2d | nn.Linear, bits: Sequence[int]) -> None:
         super().__init__()
         self.layer = layer
         weight = layer.weight.detach()
-        self.weights = {bits: integer(weight, bits, weight.min().item(), weight.max().item()) for bits in BITS}
+        self.weights = {b: integer(weight, b, weight.min().item(), weight.max().item()) for b in bits}
         self.range = (0.0, 0.0)
         self.macs = 0.0  # of one image
         self.weight_bits = self.data_bits = 0  # 0: float
@@ -54,29 +53,30 @@ class Rounded(nn.Module):
         return self.layer._conv_forward(x, weight, self.layer.bias)
 
 
-def wrap(module: nn.Module) -> list[Rounded]:
+def wrap(module: nn.Module, bits: Sequence[int]) -> list[Rounded]:
     """Put every layer of a module into a `Rounded`, and list these."""
     layers = []
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Conv2d | nn.Linear):
-                layers.append(Rounded(child))
+                layers.append(Rounded(child, bits))
                 setattr(parent, name, layers[-1])
     return layers
 
 
 @torch.inference_mode()
 def tabulate(
-    stages: Sequence[nn.Module], sample: Tensor, x: Tensor, y: Tensor, *, shared_data_in: bool
+    stages: Sequence[nn.Module], bits: Sequence[int], sample: Tensor, x: Tensor, y: Tensor, *, shared_data_in: bool
 ) -> tuple[Floats, Floats]:
     """Accuracy and BitOPs of every choice of bits.
 
     Args:
         stages: parts of the network, one after another; data ranges are those of a sample.
+        bits: to choose from.
         shared_data_in: one decision for the data of all stages, then one per stage for its weights; or else one per
             stage for weights and data.
     """
-    layers = [wrap(stage) for stage in stages]
+    layers = [wrap(stage, bits) for stage in stages]
     for stage in stages:
         sample = stage(sample)
 
@@ -84,7 +84,7 @@ def tabulate(
         if depth == len(stages):
             yield (value.argmax(1) == y).double().mean().item(), spent
             return
-        for weight_bits in BITS:
+        for weight_bits in bits:
             data_bits = data or weight_bits
             for layer in layers[depth]:
                 layer.weight_bits, layer.data_bits = weight_bits, data_bits
@@ -92,7 +92,7 @@ def tabulate(
             cost = sum(layer.macs for layer in layers[depth]) * weight_bits * data_bits
             yield from descend(depth + 1, after, spent + cost, data)
 
-    roots = BITS if shared_data_in else (None,)
+    roots = bits if shared_data_in else (None,)
     points = itertools.chain.from_iterable(descend(0, x, 0.0, data) for data in roots)
     accuracy, cost = np.array(list(points)).T
     return accuracy, cost
@@ -107,8 +107,8 @@ def images(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     return ((x - mean.view(1, 3, 1, 1)) / deviation.view(1, 3, 1, 1)).contiguous(), y
 
 
-def resnet20_precision(folder: Path) -> tuple[Floats, Floats]:
-    """A trained ResNet-20 in six parts, five choices for each: accuracy and BitOPs on 1,000 test images."""
+def resnet20_precision(folder: Path, bits: Sequence[int]) -> tuple[Floats, Floats]:
+    """A trained ResNet-20 in six parts, each with its bits for weights and data: on 1,000 test images."""
     net = ResNet20()
     load_checkpoint(net, folder / "resnet20-cifar10.safetensors")
     net.eval()
@@ -122,10 +122,10 @@ def resnet20_precision(folder: Path) -> tuple[Floats, Floats]:
     ]
     x, y = images(folder, "test")
     sample, _ = images(folder, "train")
-    return tabulate(stages, sample[:500], x[:1000], y[:1000], shared_data_in=False)
+    return tabulate(stages, bits, sample[:500], x[:1000], y[:1000], shared_data_in=False)
 
 
-def lenet_precision(folder: Path) -> tuple[Floats, Floats]:
+def lenet_precision(folder: Path, bits: Sequence[int]) -> tuple[Floats, Floats]:
     """A LeNet-5 trained on 5,000 images: bits of all data, then of each layer's weights, on 10,000 test images."""
     torch.manual_seed(0)
     x, y = images(folder, "train")
@@ -144,4 +144,4 @@ def lenet_precision(folder: Path) -> tuple[Floats, Floats]:
             optimizer.zero_grad()
             cross_entropy(net(flipped), y[chosen]).backward()
             optimizer.step()
-    return tabulate(stages, x[:500], *images(folder, "test"), shared_data_in=True)
+    return tabulate(stages, bits, x[:500], *images(folder, "test"), shared_data_in=True)

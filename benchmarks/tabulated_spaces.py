@@ -1,8 +1,8 @@
 """Search spaces whose every plan has been evaluated, with plain PyTorch, so that strategies can be compared by replay.
 
 Each table holds one accuracy and one cost per plan, in the order of `itertools.product` over its decisions (the last
-decision fastest). Tables take seconds to minutes to make on two cores and are kept in a folder of the system's
-temporary directory (`DOVETAIL_TABLES` points elsewhere). Two of them need real data that is not on every machine
+decision fastest). Tables take seconds to half an hour to make on two cores and are kept in a folder of the system's
+temporary directory (`DOVETAIL_TABLES` points elsewhere). Some need real data that is not on every machine
 (`DOVETAIL_DATA`); they are left out there.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
-from tabulated_images import BITS, lenet_precision, resnet20_precision
+from tabulated_images import lenet_precision, resnet20_precision
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
@@ -255,11 +255,20 @@ def jets_joint() -> Table:
     return joint("jets-joint", x.astype(np.float64), y.astype(np.int64), 1500, (4, 8, 16, 32, 64), epochs=20)
 
 
-def images_precision(name: str, tabulate: Callable[[Path], tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Table:
-    """Bits of the parts of a convolutional network on CIFAR-10, six decisions of five: 15,625 plans."""
-    accuracy, cost = tabulate(data_folder())
-    values = (tuple(map(float, BITS)),) * 6
-    return Table(name=name, kinds=("precision",) * 6, values=values, accuracy=accuracy, cost=cost)
+def cifar_lenet() -> Table:
+    """A LeNet-5 on CIFAR-10; bits of all data and of each layer's weights, five choices: 15,625 plans."""
+    choices = (8, 6, 5, 4, 3)
+    accuracy, cost = lenet_precision(data_folder(), choices)
+    values = (tuple(map(float, choices)),) * 6
+    return Table(name="cifar-lenet", kinds=("precision",) * 6, values=values, accuracy=accuracy, cost=cost)
+
+
+def cifar_resnet20() -> Table:
+    """A trained ResNet-20 on CIFAR-10; bits of each of its six parts, four choices: 4,096 plans."""
+    choices = (8, 6, 4, 3)
+    accuracy, cost = resnet20_precision(data_folder(), choices)
+    values = (tuple(map(float, choices)),) * 6
+    return Table(name="cifar-resnet20", kinds=("precision",) * 6, values=values, accuracy=accuracy, cost=cost)
 
 
 TABLES: dict[str, Callable[[], Table]] = {
@@ -272,8 +281,8 @@ TABLES: dict[str, Callable[[], Table]] = {
     "pendigits-precision": pendigits_precision,
     "digits-joint": digits_joint,
     "jets-joint": jets_joint,
-    "cifar-lenet": lambda: images_precision("cifar-lenet", lenet_precision),
-    "cifar-resnet20": lambda: images_precision("cifar-resnet20", resnet20_precision),
+    "cifar-lenet": cifar_lenet,
+    "cifar-resnet20": cifar_resnet20,
 }
 
 
