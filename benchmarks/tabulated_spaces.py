@@ -23,7 +23,7 @@ from tabulated_images import lenet_precision, resnet20_precision
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-__all__ = ["TABLES", "Table", "load_table"]
+__all__ = ["LONG", "TABLES", "Table", "load_table"]
 
 FORMATS = ((8, 6), (6, 4), (4, 3), (3, 2), (2, 1))
 """(width, frac_width) of the fixed-point formats, from the most precise to the coarsest."""
@@ -284,6 +284,9 @@ TABLES: dict[str, Callable[[], Table]] = {
     "cifar-lenet": cifar_lenet,
     "cifar-resnet20": cifar_resnet20,
 }
+
+LONG = ("cifar-lenet", "cifar-resnet20")
+"""Tables that take ten minutes to half an hour to make."""
 
 
 def data_folder() -> Path:
