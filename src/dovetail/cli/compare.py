@@ -10,6 +10,7 @@ import click
 
 from dovetail.cli.console import config_argument, default_out, json_option, print_json, read, say
 from dovetail.cli.group import Stopped
+from dovetail.cli.signals import interruptible
 
 if TYPE_CHECKING:
     from dovetail.search.compare import Comparison
@@ -47,7 +48,7 @@ def compare(
 
     names = tuple(name.strip() for name in strategies.split(",")) if strategies else COMPARED
     try:
-        with SearchProgress() as progress:
+        with interruptible(), SearchProgress() as progress:
             found = run_compare(
                 run_config,
                 strategies=names,

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from dovetail.cli.signals import terminated_like_ctrl_c
 from dovetail.errors import CheckpointError, ConfigError, DataError, DovetailError, FormatError, PlanError
 
 __all__ = ["Commands", "Stopped"]
@@ -26,8 +25,7 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with terminated_like_ctrl_c():
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except Stopped as stopped:
             click.echo(str(stopped), err=True)
             ctx.exit(1)

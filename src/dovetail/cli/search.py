@@ -9,6 +9,7 @@ import click
 
 from dovetail.cli.console import config_argument, default_out, json_option, print_json, read, say
 from dovetail.cli.group import Stopped
+from dovetail.cli.signals import interruptible
 
 if TYPE_CHECKING:
     from dovetail.api import SearchResult
@@ -64,20 +65,24 @@ def search(
     from dovetail.cli.progress import SearchProgress
     from dovetail.search.run import End
 
-    with SearchProgress() as progress:
+    try:
+        with interruptible(), SearchProgress() as progress:
 
-        def show_stage(stage: str) -> None:
-            progress.finish()
-            say(f"{stage} ...")
+            def show_stage(stage: str) -> None:
+                progress.finish()
+                say(f"{stage} ...")
 
-        result = run_search(
-            run_config,
-            out=folder,
-            on_stage=show_stage,
-            on_forecast=say,
-            on_start=progress.start,
-            on_progress=progress.update,
-        )
+            result = run_search(
+                run_config,
+                out=folder,
+                on_stage=show_stage,
+                on_forecast=say,
+                on_start=progress.start,
+                on_progress=progress.update,
+            )
+    except KeyboardInterrupt:  # before the first trial, or after the last
+        kept = f"all that was evaluated is kept in {folder}. {_GO_ON}" if folder.exists() else "nothing was evaluated."
+        raise Stopped(f"stopped: {kept}") from None
     if as_json:
         from dovetail.report import results_dict
 
@@ -88,10 +93,7 @@ def search(
     else:
         _print(result, top)
     if result.run.end is End.INTERRUPTED:
-        raise Stopped(
-            f"stopped: {len(result.run.trials):,} trials are kept in {folder}. "
-            "Run the same command again to go on from there."
-        )
+        raise Stopped(f"stopped: {len(result.run.trials):,} trials are kept in {folder}. {_GO_ON}")
 
 
 def _print(result: SearchResult, top: int) -> None:
@@ -122,6 +124,8 @@ def _print(result: SearchResult, top: int) -> None:
         if path.exists():
             click.echo(f"  {path.name:18} {what}")
 
+
+_GO_ON = "Run the same command again to go on from there."
 
 _ENDS = {
     "exhausted": "nothing is left to evaluate",
