@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.cifar import images, trained_resnet20
 from benchmarks.row import Row
 from benchmarks.usual_loop import usual_loop
 from dovetail.costs import CostModel
@@ -31,9 +32,7 @@ from dovetail.data import Split
 from dovetail.evaluation import PtqEvaluator
 from dovetail.formats import parse
 from dovetail.graph import Graph, trace
-from dovetail.models import load_checkpoint
 from dovetail.models.jsc import JscThreeLinear, JscTiny
-from dovetail.models.resnet import ResNet20
 from dovetail.objective import Objective
 from dovetail.plan import Plan, Site, SiteKind
 from dovetail.search.problem import Problem
@@ -214,20 +213,10 @@ def tiny_rows(folder: Path, *, quick: bool) -> Iterator[Row]:
         )
 
 
-def resnet20(samples: int) -> tuple[nn.Module, Split]:
-    """The trained network and test images."""
-    model = ResNet20().eval()
-    load_checkpoint(model, DATA / "resnet20-cifar10.safetensors")
-    with np.load(DATA / "cifar10.npz", allow_pickle=False) as file:
-        x = torch.from_numpy(file["x_test"][:samples]).permute(0, 3, 1, 2).float().div_(255)
-        y = torch.from_numpy(file["y_test"][:samples]).long()
-    mean, deviation = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
-    return model, Split((x.sub_(mean.view(1, 3, 1, 1)).div_(deviation.view(1, 3, 1, 1)).contiguous(),), y)
-
-
 def resnet_rows(*, quick: bool) -> Iterator[Row]:
     """Random and exhaustive plans of a trained ResNet-20 on CIFAR-10 test images."""
-    model, split = resnet20(500 if quick else 2_000)
+    x, y = images(DATA, "test", 500 if quick else 2_000)
+    model, split = trained_resnet20(DATA), Split((x,), y)
     graph = trace(model, (split.inputs[0][:2],))
     convolutions = [operation.name for operation in graph.select("conv2d")]
     formats = tuple(parse(text) for text in ("fixed(16,10)", "fixed(12,8)", "fixed(8,5)", "fixed(8,4)"))

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from cifar import images, trained_resnet20
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
-
-from dovetail.models import load_checkpoint
-from dovetail.models.resnet import ResNet20
 
 __all__ = ["lenet_precision", "resnet20_precision"]
 
@@ -98,20 +96,9 @@ def tabulate(
     return accuracy, cost
 
 
-def images(folder: Path, part: str) -> tuple[Tensor, Tensor]:
-    """Images [n, 3, 32, 32], normalised as the trained network wants them, and labels of "train" or "test"."""
-    with np.load(folder / "cifar10.npz", allow_pickle=False) as file:
-        x = torch.from_numpy(file[f"x_{part}"]).permute(0, 3, 1, 2).float() / 255
-        y = torch.from_numpy(file[f"y_{part}"]).long()
-    mean, deviation = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
-    return ((x - mean.view(1, 3, 1, 1)) / deviation.view(1, 3, 1, 1)).contiguous(), y
-
-
 def resnet20_precision(folder: Path, bits: Sequence[int]) -> tuple[Floats, Floats]:
     """A trained ResNet-20 in six parts, each with its bits for weights and data: on 1,000 test images."""
-    net = ResNet20()
-    load_checkpoint(net, folder / "resnet20-cifar10.safetensors")
-    net.eval()
+    net = trained_resnet20(folder)
     stages = [
         nn.Sequential(net.conv1, net.bn1, nn.ReLU(), net.layer1),
         nn.Sequential(net.layer2[0], net.layer2[1]),
@@ -120,9 +107,8 @@ def resnet20_precision(folder: Path, bits: Sequence[int]) -> tuple[Floats, Float
         nn.Sequential(net.layer3[1]),
         nn.Sequential(net.layer3[2], nn.AdaptiveAvgPool2d(1), nn.Flatten(), net.linear),
     ]
-    x, y = images(folder, "test")
-    sample, _ = images(folder, "train")
-    return tabulate(stages, bits, sample[:500], x[:1000], y[:1000], shared_data_in=False)
+    sample, _ = images(folder, "train", 500)
+    return tabulate(stages, bits, sample, *images(folder, "test", 1000), shared_data_in=False)
 
 
 def lenet_precision(folder: Path, bits: Sequence[int]) -> tuple[Floats, Floats]:

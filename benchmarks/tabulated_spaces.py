@@ -99,15 +99,22 @@ def bits(formats: Sequence[tuple[int, int]]) -> tuple[float, ...]:
     return tuple(float(width) for width, _ in formats)
 
 
+def precision_table(
+    name: str, choices: Sequence[float], decisions: int, figures: tuple[NDArray[np.float64], NDArray[np.float64]]
+) -> Table:
+    """Of decisions on precision that all have the same choices; figures are accuracy and cost of every plan."""
+    accuracy, cost = figures
+    values = (tuple(map(float, choices)),) * decisions
+    return Table(name=name, kinds=("precision",) * decisions, values=values, accuracy=accuracy, cost=cost)
+
+
 def digits_precision() -> Table:
     """64-32-32-10 on handwritten digits; data_in and weight of each layer, five formats: 15,625 plans."""
     x, y = load_digits(return_X_y=True)
     x_train, y_train, x_val, y_val = split(x, y, 1000)
     layers = train_mlp(x_train, y_train, (64, 32, 32, 10), epochs=60)
-    accuracy, cost = tabulate_formats(layers, x_val, y_val, FORMATS, shared_data_in=False)
-    return Table(
-        name="digits-precision", kinds=("precision",) * 6, values=(bits(FORMATS),) * 6, accuracy=accuracy, cost=cost
-    )
+    figures = tabulate_formats(layers, x_val, y_val, FORMATS, shared_data_in=False)
+    return precision_table("digits-precision", bits(FORMATS), 6, figures)
 
 
 def wine_precision() -> Table:
@@ -116,10 +123,8 @@ def wine_precision() -> Table:
     x, y = load_wine(return_X_y=True)
     x_train, y_train, x_val, y_val = split(x, y, 90)
     layers = train_mlp(x_train, y_train, (13, 16, 16, 16, 3), epochs=60)
-    accuracy, cost = tabulate_formats(layers, x_val, y_val, formats, shared_data_in=True)
-    return Table(
-        name="wine-precision", kinds=("precision",) * 5, values=(bits(formats),) * 5, accuracy=accuracy, cost=cost
-    )
+    figures = tabulate_formats(layers, x_val, y_val, formats, shared_data_in=True)
+    return precision_table("wine-precision", bits(formats), 5, figures)
 
 
 def jets_precision() -> Table:
@@ -135,12 +140,10 @@ def jets_precision() -> Table:
         layer = nn.Linear(*reversed(tensors[f"{i}.weight"].shape))
         layer.load_state_dict({"weight": tensors[f"{i}.weight"], "bias": tensors[f"{i}.bias"]})
         layers.append(layer)
-    accuracy, cost = tabulate_formats(
+    figures = tabulate_formats(
         layers, torch.tensor(x, dtype=torch.float32), torch.tensor(y), formats, shared_data_in=True
     )
-    return Table(
-        name="jets-precision", kinds=("precision",) * 7, values=(bits(formats),) * 7, accuracy=accuracy, cost=cost
-    )
+    return precision_table("jets-precision", bits(formats), 7, figures)
 
 
 def train_widths(
@@ -236,10 +239,8 @@ def pendigits_precision() -> Table:
     x, y = pen_strokes()
     x_train, y_train, x_val, y_val = split(x[:7000], y[:7000], 4000)
     layers = train_mlp(x_train, y_train, (16, 32, 32, 10), epochs=20)
-    accuracy, cost = tabulate_formats(layers, x_val, y_val, FORMATS, shared_data_in=False)
-    return Table(
-        name="pendigits-precision", kinds=("precision",) * 6, values=(bits(FORMATS),) * 6, accuracy=accuracy, cost=cost
-    )
+    figures = tabulate_formats(layers, x_val, y_val, FORMATS, shared_data_in=False)
+    return precision_table("pendigits-precision", bits(FORMATS), 6, figures)
 
 
 def digits_joint() -> Table:
@@ -258,17 +259,13 @@ def jets_joint() -> Table:
 def cifar_lenet() -> Table:
     """A LeNet-5 on CIFAR-10; bits of all data and of each layer's weights, five choices: 15,625 plans."""
     choices = (8, 6, 5, 4, 3)
-    accuracy, cost = lenet_precision(data_folder(), choices)
-    values = (tuple(map(float, choices)),) * 6
-    return Table(name="cifar-lenet", kinds=("precision",) * 6, values=values, accuracy=accuracy, cost=cost)
+    return precision_table("cifar-lenet", choices, 6, lenet_precision(data_folder(), choices))
 
 
 def cifar_resnet20() -> Table:
     """A trained ResNet-20 on CIFAR-10; bits of each of its six parts, four choices: 4,096 plans."""
     choices = (8, 6, 4, 3)
-    accuracy, cost = resnet20_precision(data_folder(), choices)
-    values = (tuple(map(float, choices)),) * 6
-    return Table(name="cifar-resnet20", kinds=("precision",) * 6, values=values, accuracy=accuracy, cost=cost)
+    return precision_table("cifar-resnet20", choices, 6, resnet20_precision(data_folder(), choices))
 
 
 TABLES: dict[str, Callable[[], Table]] = {

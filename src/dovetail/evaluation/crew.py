@@ -148,8 +148,7 @@ class _Forked(Generic[Made]):
         self._count = min(workers, len(jobs))
         self._workers: list[_Worker] = []
         self._dropped: dict[int, int] = {}
-        self._lost: dict[int, Made] = {}  # of jobs at which workers have died
-        self._lost_jobs: set[int] = set()
+        self._lost: dict[int, str] = {}  # jobs at which workers have died, and how
 
     def train(self, epochs: int, stop: Callable[[], bool]) -> dict[int, float]:
         found: dict[int, float] = {}
@@ -162,7 +161,8 @@ class _Forked(Generic[Made]):
 
     def finish(self, epochs: int, stop: Callable[[], bool]) -> Iterator[dict[int, Made]]:
         yield from self._ask_all(epochs, stop, is_last=True)  # type: ignore[misc]
-        yield self._lost
+        for job, reason in self._lost.items():
+            yield self._jobs[job].give_up(reason)
 
     def close(self) -> None:
         """End the workers that this crew has started."""
@@ -175,7 +175,7 @@ class _Forked(Generic[Made]):
 
     def _ask_all(self, epochs: int, stop: Callable[[], bool], *, is_last: bool) -> Iterator[dict[int, object]]:
         """The answers of all jobs, as they come."""
-        waiting = deque(job for job in range(len(self._jobs)) if job not in self._lost_jobs)
+        waiting = deque(job for job in range(len(self._jobs)) if job not in self._lost)
         while not stop():
             self._hand_out(waiting, epochs, is_last)
             busy = {w.connection: w for w in self._workers if w.busy_with is not None}
@@ -232,8 +232,7 @@ class _Forked(Generic[Made]):
         worker.connection.close()
         self._workers.remove(worker)
         assert worker.busy_with is not None, "it was asked"
-        self._lost |= self._jobs[worker.busy_with].give_up(_how_it_ended(worker.process.exitcode))
-        self._lost_jobs.add(worker.busy_with)
+        self._lost[worker.busy_with] = _how_it_ended(worker.process.exitcode)
 
 
 def _how_it_ended(code: int | None) -> str:
