@@ -77,7 +77,8 @@ def make_problem(table: Table, seed: int) -> Problem:
         Objective(name="accuracy", direction="maximize"),
         Objective(name="cost", direction="minimize", is_cost=True),
     )
-    return Problem(space, objectives, price, seed=seed)
+    noise = [its or None for its in table.noise]
+    return Problem(space, objectives, price, seed=seed, rounding_noise=lambda: noise)
 
 
 def make(name: str, problem: Problem, trials: int) -> Strategy:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from cifar import images, trained_resnet20
 from numpy.typing import NDArray
+from rounding import NOISE_SAMPLES, noise_to_signal
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
@@ -18,6 +19,7 @@ __all__ = ["lenet_precision", "resnet20_precision"]
 BATCH = 100  # images at a time: what stays in a processor's caches
 
 Floats = NDArray[np.float64]
+Noise = list[tuple[float, ...]]
 
 
 def integer(x: Tensor, bits: int, low: float, high: float) -> Tensor:
@@ -28,13 +30,16 @@ def integer(x: Tensor, bits: int, low: float, high: float) -> Tensor:
 
 
 class Rounded(nn.Module):
-    """A convolution or linear layer in float, which notes the range of its data; then with weights and data rounded."""
+    """A convolution or linear layer in float, which notes the range of its data and what rounding does to them; then
+    with weights and data rounded."""
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, bits: Sequence[int]) -> None:
         super().__init__()
         self.layer = layer
         weight = layer.weight.detach()
         self.weights = {b: integer(weight, b, weight.min().item(), weight.max().item()) for b in bits}
+        self.weight_noise = [noise_to_signal(weight, self.weights[b], whole=True) for b in bits]
+        self.data_noise: list[float] = []
         self.range = (0.0, 0.0)
         self.macs = 0.0  # of one image
         self.weight_bits = self.data_bits = 0  # 0: float
@@ -43,6 +48,8 @@ class Rounded(nn.Module):
         if not self.weight_bits:
             value = self.layer(x)
             self.range = (x.min().item(), x.max().item())
+            few = x[:NOISE_SAMPLES]
+            self.data_noise = [noise_to_signal(few, integer(few, b, *self.range)) for b in self.weights]
             self.macs = self.layer.weight[0].numel() * value[0].numel()
             return value
         x, weight = integer(x, self.data_bits, *self.range), self.weights[self.weight_bits]
@@ -65,8 +72,8 @@ def wrap(module: nn.Module, bits: Sequence[int]) -> list[Rounded]:
 @torch.inference_mode()
 def tabulate(
     stages: Sequence[nn.Module], bits: Sequence[int], sample: Tensor, x: Tensor, y: Tensor, *, shared_data_in: bool
-) -> tuple[Floats, Floats]:
-    """Accuracy and BitOPs of every choice of bits.
+) -> tuple[Floats, Floats, Noise]:
+    """Accuracy and BitOPs of every choice of bits; and per decision the noise of each of its choices.
 
     Args:
         stages: parts of the network, one after another; data ranges are those of a sample.
@@ -93,10 +100,16 @@ def tabulate(
     roots = bits if shared_data_in else (None,)
     points = itertools.chain.from_iterable(descend(0, x, 0.0, data) for data in roots)
     accuracy, cost = np.array(list(points)).T
-    return accuracy, cost
+    weights = [[layer.weight_noise for layer in stage] for stage in layers]
+    data = [[layer.data_noise for layer in stage] for stage in layers]
+    if shared_data_in:
+        decisions = [list(itertools.chain.from_iterable(data)), *weights]
+    else:
+        decisions = [its + their for its, their in zip(data, weights, strict=True)]
+    return accuracy, cost, [tuple(np.mean(sites, axis=0).tolist()) for sites in decisions]
 
 
-def resnet20_precision(folder: Path, bits: Sequence[int]) -> tuple[Floats, Floats]:
+def resnet20_precision(folder: Path, bits: Sequence[int]) -> tuple[Floats, Floats, Noise]:
     """A trained ResNet-20 in six parts, each with its bits for weights and data: on 1,000 test images."""
     net = trained_resnet20(folder)
     stages = [
@@ -111,7 +124,7 @@ def resnet20_precision(folder: Path, bits: Sequence[int]) -> tuple[Floats, Float
     return tabulate(stages, bits, sample, *images(folder, "test", 1000), shared_data_in=False)
 
 
-def lenet_precision(folder: Path, bits: Sequence[int]) -> tuple[Floats, Floats]:
+def lenet_precision(folder: Path, bits: Sequence[int]) -> tuple[Floats, Floats, Noise]:
     """A LeNet-5 trained on 5,000 images: bits of all data, then of each layer's weights, on 10,000 test images."""
     torch.manual_seed(0)
     x, y = images(folder, "train")

@@ -1,9 +1,9 @@
 """Search spaces whose every plan has been evaluated, with plain PyTorch, so that strategies can be compared by replay.
 
 Each table holds one accuracy and one cost per plan, in the order of `itertools.product` over its decisions (the last
-decision fastest). Tables take seconds to half an hour to make on two cores and are kept in a folder of the system's
-temporary directory (`DOVETAIL_TABLES` points elsewhere). Some need real data that is not on every machine
-(`DOVETAIL_DATA`); they are left out there.
+decision fastest), and what each format does to the tensors of the (widest) network in float. Tables take seconds to
+half an hour to make on two cores and are kept in a folder of the system's temporary directory (`DOVETAIL_TABLES` points
+elsewhere). Some need real data that is not on every machine (`DOVETAIL_DATA`); they are left out there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rounding import NOISE_SAMPLES, noise_to_signal
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from tabulated_images import lenet_precision, resnet20_precision
 from torch import Tensor, nn
@@ -31,13 +32,19 @@ FORMATS = ((8, 6), (6, 4), (4, 3), (3, 2), (2, 1))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A space and what each of its plans scores: `kinds[d]` and `values[d]` say what decision d chooses between."""
+    """A space and what each of its plans scores: `kinds[d]` and `values[d]` say what decision d chooses between,
+    `noise[d]` the noise-to-signal ratio of each of these formats (empty of widths)."""
 
     name: str
     kinds: tuple[str, ...]
     values: tuple[tuple[float, ...], ...]
     accuracy: NDArray[np.float64]
     cost: NDArray[np.float64]
+    noise: tuple[tuple[float, ...], ...]
+
+
+Figures = tuple[NDArray[np.float64], NDArray[np.float64], list[tuple[float, ...]]]
+"""Accuracy and cost of every plan; noise per decision on precision."""
 
 
 def quantise(x: Tensor, width: int, frac_width: int) -> Tensor:
@@ -67,10 +74,32 @@ def train_mlp(x: Tensor, y: Tensor, widths: Sequence[int], *, epochs: int, seed:
     return layers
 
 
+def format_noise(
+    layers: Sequence[nn.Linear], x: Tensor, formats: Sequence[tuple[int, int]], *, shared_data_in: bool
+) -> list[tuple[float, ...]]:
+    """What each format does to the tensors of each decision, in the order of `tabulate_formats`."""
+    data, weights = [], []
+    for depth, layer in enumerate(layers):
+        operand = torch.relu(x) if depth else x
+        data.append([noise_to_signal(operand, quantise(operand, *f)) for f in formats])
+        weights.append([noise_to_signal(layer.weight, quantise(layer.weight, *f), whole=True) for f in formats])
+        x = layer(operand)
+    if shared_data_in:
+        return [tuple(np.mean(data, axis=0).tolist()), *map(tuple, weights)]
+    return [tuple(its) for pair in zip(data, weights, strict=True) for its in pair]
+
+
 def tabulate_formats(
-    layers: Sequence[nn.Linear], x: Tensor, y: Tensor, formats: Sequence[tuple[int, int]], *, shared_data_in: bool
-):
-    """Accuracy and BitOPs of every choice of formats: (data_in, weight) per layer, or one data_in, then weights."""
+    layers: Sequence[nn.Linear],
+    sample: Tensor,
+    x: Tensor,
+    y: Tensor,
+    formats: Sequence[tuple[int, int]],
+    *,
+    shared_data_in: bool,
+) -> Figures:
+    """Accuracy and BitOPs of every choice of formats: (data_in, weight) per layer, or one data_in, then weights; and
+    the noise of formats on the first of a sample."""
     choices = range(len(formats))
     weights = [[quantise(layer.weight, *f) for f in formats] for layer in layers]
     accuracy: list[float] = []
@@ -92,20 +121,20 @@ def tabulate_formats(
     with torch.no_grad():
         for first in choices if shared_data_in else (None,):
             descend(0, x, 0.0, first)
-    return np.array(accuracy), np.array(cost)
+        noise = format_noise(layers, sample[:NOISE_SAMPLES], formats, shared_data_in=shared_data_in)
+    return np.array(accuracy), np.array(cost), noise
 
 
 def bits(formats: Sequence[tuple[int, int]]) -> tuple[float, ...]:
     return tuple(float(width) for width, _ in formats)
 
 
-def precision_table(
-    name: str, choices: Sequence[float], decisions: int, figures: tuple[NDArray[np.float64], NDArray[np.float64]]
-) -> Table:
-    """Of decisions on precision that all have the same choices; figures are accuracy and cost of every plan."""
-    accuracy, cost = figures
-    values = (tuple(map(float, choices)),) * decisions
-    return Table(name=name, kinds=("precision",) * decisions, values=values, accuracy=accuracy, cost=cost)
+def precision_table(name: str, choices: Sequence[float], figures: Figures) -> Table:
+    """Of decisions on precision that all have the same choices."""
+    accuracy, cost, noise = figures
+    values = (tuple(map(float, choices)),) * len(noise)
+    kinds = ("precision",) * len(noise)
+    return Table(name=name, kinds=kinds, values=values, accuracy=accuracy, cost=cost, noise=tuple(noise))
 
 
 def digits_precision() -> Table:
@@ -113,8 +142,8 @@ def digits_precision() -> Table:
     x, y = load_digits(return_X_y=True)
     x_train, y_train, x_val, y_val = split(x, y, 1000)
     layers = train_mlp(x_train, y_train, (64, 32, 32, 10), epochs=60)
-    figures = tabulate_formats(layers, x_val, y_val, FORMATS, shared_data_in=False)
-    return precision_table("digits-precision", bits(FORMATS), 6, figures)
+    figures = tabulate_formats(layers, x_train, x_val, y_val, FORMATS, shared_data_in=False)
+    return precision_table("digits-precision", bits(FORMATS), figures)
 
 
 def wine_precision() -> Table:
@@ -123,8 +152,8 @@ def wine_precision() -> Table:
     x, y = load_wine(return_X_y=True)
     x_train, y_train, x_val, y_val = split(x, y, 90)
     layers = train_mlp(x_train, y_train, (13, 16, 16, 16, 3), epochs=60)
-    figures = tabulate_formats(layers, x_val, y_val, formats, shared_data_in=True)
-    return precision_table("wine-precision", bits(formats), 5, figures)
+    figures = tabulate_formats(layers, x_train, x_val, y_val, formats, shared_data_in=True)
+    return precision_table("wine-precision", bits(formats), figures)
 
 
 def jets_precision() -> Table:
@@ -140,10 +169,9 @@ def jets_precision() -> Table:
         layer = nn.Linear(*reversed(tensors[f"{i}.weight"].shape))
         layer.load_state_dict({"weight": tensors[f"{i}.weight"], "bias": tensors[f"{i}.bias"]})
         layers.append(layer)
-    figures = tabulate_formats(
-        layers, torch.tensor(x, dtype=torch.float32), torch.tensor(y), formats, shared_data_in=True
-    )
-    return precision_table("jets-precision", bits(formats), 7, figures)
+    inputs = torch.tensor(x, dtype=torch.float32)
+    figures = tabulate_formats(layers, inputs, inputs, torch.tensor(y), formats, shared_data_in=True)
+    return precision_table("jets-precision", bits(formats), figures)
 
 
 def train_widths(
@@ -197,7 +225,12 @@ def digits_width() -> Table:
     accuracy = np.mean(runs, axis=0)
     cost = np.array([macs((64, *plan, 10)) for plan in itertools.product(widths, repeat=3)])
     return Table(
-        name="digits-width", kinds=("width",) * 3, values=(tuple(map(float, widths)),) * 3, accuracy=accuracy, cost=cost
+        name="digits-width",
+        kinds=("width",) * 3,
+        values=(tuple(map(float, widths)),) * 3,
+        accuracy=accuracy,
+        cost=cost,
+        noise=((),) * 3,
     )
 
 
@@ -209,12 +242,19 @@ def joint(
     accuracies, costs = [], []
     for h1, h2 in itertools.product(widths, repeat=2):
         layers = train_mlp(x_train, y_train, (x.shape[1], h1, h2, int(y.max()) + 1), epochs=epochs)
-        accuracy, cost = tabulate_formats(layers, x_val, y_val, FORMATS, shared_data_in=True)
+        accuracy, cost, noise = tabulate_formats(layers, x_train, x_val, y_val, FORMATS, shared_data_in=True)
         accuracies.append(accuracy)
         costs.append(cost)
     values = (tuple(map(float, widths)),) * 2 + (bits(FORMATS),) * 4
     kinds = ("width",) * 2 + ("precision",) * 4
-    return Table(name=name, kinds=kinds, values=values, accuracy=np.concatenate(accuracies), cost=np.concatenate(costs))
+    return Table(
+        name=name,
+        kinds=kinds,
+        values=values,
+        accuracy=np.concatenate(accuracies),
+        cost=np.concatenate(costs),
+        noise=((), (), *noise),  # of the last network, which is the widest
+    )
 
 
 def cancer_joint() -> Table:
@@ -239,8 +279,8 @@ def pendigits_precision() -> Table:
     x, y = pen_strokes()
     x_train, y_train, x_val, y_val = split(x[:7000], y[:7000], 4000)
     layers = train_mlp(x_train, y_train, (16, 32, 32, 10), epochs=20)
-    figures = tabulate_formats(layers, x_val, y_val, FORMATS, shared_data_in=False)
-    return precision_table("pendigits-precision", bits(FORMATS), 6, figures)
+    figures = tabulate_formats(layers, x_train, x_val, y_val, FORMATS, shared_data_in=False)
+    return precision_table("pendigits-precision", bits(FORMATS), figures)
 
 
 def digits_joint() -> Table:
@@ -259,13 +299,13 @@ def jets_joint() -> Table:
 def cifar_lenet() -> Table:
     """A LeNet-5 on CIFAR-10; bits of all data and of each layer's weights, five choices: 15,625 plans."""
     choices = (8, 6, 5, 4, 3)
-    return precision_table("cifar-lenet", choices, 6, lenet_precision(data_folder(), choices))
+    return precision_table("cifar-lenet", choices, lenet_precision(data_folder(), choices))
 
 
 def cifar_resnet20() -> Table:
     """A trained ResNet-20 on CIFAR-10; bits of each of its six parts, four choices: 4,096 plans."""
     choices = (8, 6, 4, 3)
-    return precision_table("cifar-resnet20", choices, 6, resnet20_precision(data_folder(), choices))
+    return precision_table("cifar-resnet20", choices, resnet20_precision(data_folder(), choices))
 
 
 TABLES: dict[str, Callable[[], Table]] = {
@@ -303,12 +343,14 @@ def load_table(name: str) -> Table | None:
                 values=tuple(tuple(kept[f"values{d}"].tolist()) for d in range(count)),
                 accuracy=kept["accuracy"],
                 cost=kept["cost"],
+                noise=tuple(tuple(kept[f"noise{d}"].tolist()) for d in range(count)),
             )
     try:
         table = TABLES[name]()
     except FileNotFoundError:
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    values = {f"values{d}": np.array(v) for d, v in enumerate(table.values)}
-    np.savez(path, kinds=np.array(table.kinds), accuracy=table.accuracy, cost=table.cost, **values)
+    columns = {f"values{d}": np.array(v) for d, v in enumerate(table.values)}
+    columns |= {f"noise{d}": np.array(v) for d, v in enumerate(table.noise)}
+    np.savez(path, kinds=np.array(table.kinds), accuracy=table.accuracy, cost=table.cost, **columns)
     return table

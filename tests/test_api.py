@@ -23,8 +23,10 @@ from dovetail.config import (
     WidthRule,
 )
 from dovetail.errors import ConfigError
+from dovetail.formats import parse
 from dovetail.record import Trial
 from dovetail.search import Space
+from dovetail.search.tabulated import tabulate
 from dovetail.session import Session
 
 
@@ -221,6 +223,28 @@ def test_ctrl_c_while_the_best_model_is_saved_loses_that_alone(tmp_path: Path, m
     again = api.search(config(), out=tmp_path)
     assert again.run.new == 0
     assert again.files.best_model.exists()
+
+
+def test_what_rounding_does_is_known_where_nothing_is_trained_and_shared_by_the_table_of_an_exhausted_search(
+    tmp_path: Path,
+) -> None:
+    together = SpaceConfig(
+        precision=(PrecisionRule(operations="linear", weight=("fixed(8,6)", "fixed(3,2)"), together=True),),
+        width=(WidthRule(groups="0", multipliers=(1, 2)),),
+    )
+    session = Session(dataclasses.replace(config(), space=together))
+    formats, width = session.problem.rounding_noise()
+    assert width is None
+    assert formats is not None
+    model = session.model
+    for ratio, fmt in zip(formats, map(parse, ("fixed(8,6)", "fixed(3,2)")), strict=True):
+        weights = [model[0].weight.detach(), model[2].weight.detach()]
+        lost = [float((fmt.quantise(w) - w).square().sum() / w.square().sum()) for w in weights]
+        assert ratio == pytest.approx(sum(lost) / 2, rel=1e-3)
+    trials = api.search(dataclasses.replace(config(), space=together), out=tmp_path).run.trials
+    assert tabulate(session.problem, trials).problem(seed=3).rounding_noise() == session.problem.rounding_noise()
+    trained = dataclasses.replace(config(), evaluation=EvaluationConfig(protocol="train"))
+    assert not Session(trained).problem.rounding_noise()
 
 
 def test_small_candidates_that_are_trained_together_are_asked_for_together() -> None:

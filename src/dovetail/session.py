@@ -20,6 +20,7 @@ from dovetail.costs import COSTS, CostModel, measure_latency
 from dovetail.data import Dataset, Split
 from dovetail.errors import ConfigError, DovetailError, FormatError, unknown_name
 from dovetail.evaluation import (
+    CALIBRATION_SAMPLES,
     METRICS,
     CacheStatistics,
     Calibration,
@@ -30,6 +31,7 @@ from dovetail.evaluation import (
     default_budget,
 )
 from dovetail.evaluation.racing import sample_sizes
+from dovetail.evaluation.rounding_noise import NOISE_SAMPLES, rounding_noise
 from dovetail.evaluation.sizing import place
 from dovetail.evaluation.train_evaluator import TrainEvaluator, plan_seed
 from dovetail.formats import Format, parse
@@ -40,7 +42,7 @@ from dovetail.loading import is_callable_name
 from dovetail.models import load_model_and_data
 from dovetail.objective import Constraint, Objective
 from dovetail.plan import Plan
-from dovetail.search.problem import Problem
+from dovetail.search.problem import Problem, RoundingNoise
 from dovetail.search.run import BATCH, Evaluates
 from dovetail.search.space import Decision, PrecisionRule, Rows, Space, WidthRule, build_space
 from dovetail.settings import MetricConfig, RunConfig
@@ -245,7 +247,20 @@ class Session:
             self.constraints,
             weighted_sum=self.config.search.objective == "weighted-sum",
             seed=self.config.search.seed,
+            rounding_noise=lambda: self._rounding_noise,
         )
+
+    @cached_property
+    def _rounding_noise(self) -> RoundingNoise:
+        """What each choice does to the tensors that it rounds; of candidates that are trained nobody knows before."""
+        decisions = self.space.decisions
+        wanted = {site: d.formats for d in decisions if d.kind == "precision" for site in d.sites}
+        if self.config.evaluation.protocol == "train" or not wanted:
+            return ()
+        self._on_stage("rounding each tensor to each of its formats")
+        few = place(self.dataset.train.take(NOISE_SAMPLES), self.own_model, self.device)
+        by_site = rounding_noise(self.graph, self.own_model, few, self._calibration, wanted)
+        return [_mean_by_choice([by_site[site] for site in d.sites]) for d in decisions]
 
     def price(self, rows: Rows) -> dict[str, NDArray[np.float64]]:
         """Every cost that the search names, of many rows at once."""
@@ -258,8 +273,8 @@ class Session:
 
     @cached_property
     def _calibration(self) -> Calibration:
-        train = place(self.dataset.train, self.own_model, self.device)
-        return Calibration(self.graph, self.own_model, train, weights=self._weights, seed=self.config.search.seed)
+        seen = place(self.dataset.train.take(CALIBRATION_SAMPLES), self.own_model, self.device)
+        return Calibration(self.graph, self.own_model, seen, weights=self._weights, seed=self.config.search.seed)
 
     @cached_property
     def _weights(self) -> Weights:
@@ -436,6 +451,12 @@ class _AsTheyCome:
 
     def evaluate(self, plans: Sequence[Plan]) -> Iterator[Outcome]:
         return (outcome for _, outcome in self.scorer.evaluate_tagged(plans))
+
+
+def _mean_by_choice(sites: Sequence[tuple[float, ...] | None]) -> list[float] | None:
+    """The mean over sites of what each choice does to them; None where it is not known of one, or there is none."""
+    known = [ratios for ratios in sites if ratios is not None]
+    return np.mean(known, axis=0).tolist() if known and len(known) == len(sites) else None
 
 
 def _unit(metric: str) -> str:

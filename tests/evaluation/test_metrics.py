@@ -8,7 +8,14 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, log_loss, top_k_accuracy_score
 
 from dovetail.errors import EvaluationError
-from dovetail.evaluation.metrics import METRICS, MetricSet, are_correct, is_correct, target_classes
+from dovetail.evaluation.metrics import (
+    METRICS,
+    MetricSet,
+    are_correct,
+    are_correct_by_class,
+    is_correct,
+    target_classes,
+)
 from dovetail.evaluation.score import Score
 
 CLASSIFICATION = [name for name, metric in METRICS.items() if metric.task == "classification"]
@@ -59,8 +66,18 @@ def test_answers_of_several_plans_at_once_are_those_of_each_ties_included(classe
     outputs = torch.randint(0, 3, (300, 4, classes), generator=generator).float()
     outputs[0] = float("inf")
     targets = torch.randint(0, classes, (300,), generator=generator)
-    together = are_correct(outputs, target_classes(targets, classes))
-    assert all((together[i] == is_correct(outputs[:, i], targets).numpy()).all() for i in range(4))
+    alone = [is_correct(outputs[:, i], targets).numpy() for i in range(4)]
+    for together in (are_correct(outputs, targets), are_correct_by_class(outputs, target_classes(targets, classes))):
+        assert together is not None
+        np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("classes", [1, 5, 40])
+def test_answers_of_several_plans_at_once_are_not_given_where_an_output_is_nan(classes: int) -> None:
+    outputs, targets = torch.zeros(30, 4, classes), torch.zeros(30, dtype=torch.long)
+    outputs[7, 2, classes // 2] = float("nan")
+    assert are_correct(outputs, targets) is None
+    assert are_correct_by_class(outputs, target_classes(targets, classes)) is None
 
 
 def test_regression_figures_match_their_definitions_by_hand() -> None:

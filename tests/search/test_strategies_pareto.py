@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import optuna
 import pytest
@@ -16,7 +18,7 @@ from dovetail.search.strategies.acquisition import (
     expected_hypervolume_improvement,
     improvement_bound,
 )
-from dovetail.search.strategies.distances import decision_distances, decision_gaps
+from dovetail.search.strategies.distances import decision_gaps
 from dovetail.search.strategies.gain import HypervolumeGain
 from dovetail.search.strategies.gaussian_process import (
     BEND_DEVIATION,
@@ -161,7 +163,8 @@ def test_the_likelihood_is_that_of_the_kernel_that_the_posterior_uses(observed):
 
 
 def test_distances_grow_with_size_from_zero_to_one():
-    for table in decision_distances(sample_problem((4, 3, 5)).space.decisions):
+    for gaps in decision_gaps(sample_problem((4, 3, 5)).space.decisions):
+        table = gaps.sum(axis=0)
         assert (np.diff(table[0]) > 0).all()
         assert table[0, 0] == 0
         assert table[0, -1] == pytest.approx(1)
@@ -176,9 +179,51 @@ def test_gaps_lie_between_the_choices_on_their_two_sides_and_sum_to_the_distance
 
 def test_choices_of_one_size_are_apart_and_repeats_are_not():
     problem = sample_problem((4, 3), repeated=True)
-    first, _ = decision_distances(problem.space.decisions)
+    first = decision_gaps(problem.space.decisions)[0].sum(axis=0)
     assert first[0, 3] == 0
     assert (first[0, 1:3] > 0).all()
+
+
+def test_where_noise_is_known_choices_stand_where_it_puts_them():
+    decisions = sample_problem((4, 3, 5)).space.decisions
+    known, unknown, width = decision_gaps(decisions, [(0.5, 0.1, 0.1, 0.0), None, None])
+    table = known.sum(axis=0)
+    assert len(known) == 2
+    assert table[1, 2] == 0
+    assert table[0, 3] == pytest.approx(1)
+    assert table[1, 3] == pytest.approx(0.9 * 0.2 + 0.1 * 0.5)
+    assert (unknown == decision_gaps(decisions)[1]).all()
+    assert (width == decision_gaps(decisions)[2]).all()
+
+
+def test_choices_that_lose_nothing_are_not_apart():
+    decisions = sample_problem((4, 3, 5)).space.decisions
+    assert decision_gaps(decisions, [(0.0,) * 4, None, None])[0].shape == (0, 4, 4)
+    problem = replace(sample_problem((4, 3, 5)), rounding_noise=lambda: [(0.0,) * 4, (0.2, 0.1, 0.1), None])
+    told = drive(ParetoStrategy(problem), score(problem), 60)
+    assert len(set(told)) == 60
+
+
+def test_known_noise_saves_evaluations_where_it_says_what_matters():
+    """The first decision loses all below its last choice, which bits do not tell."""
+    problem = sample_problem((6, 6, 3))
+    noise = [(0.9, 0.9, 0.9, 0.9, 0.9, 0.0), (0.9, 0.0, 0.0, 0.0, 0.0, 0.0), None]
+
+    def quality(row):
+        return 1 - 0.5 * noise[0][row[0]] - 0.3 * noise[1][row[1]] + 0.01 * row[2]
+
+    needed = {}
+    for told in (False, True):
+        its = replace(problem, rounding_noise=lambda: noise) if told else problem
+        best = max(map(quality, map(tuple, its.space.rows().tolist())))
+        strategy, needed[told] = ParetoStrategy(its), 0
+        while True:
+            (row,) = strategy.ask(1)
+            needed[told] += 1
+            strategy.tell(row, (quality(row), float(its.costs(np.array([row]))[0, 0])))
+            if quality(row) == best and row[1] == 1:
+                break
+    assert needed[True] < needed[False]
 
 
 def test_expected_excess_is_the_mean_of_what_is_above():

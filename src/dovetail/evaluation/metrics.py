@@ -37,24 +37,40 @@ def is_correct(outputs: Tensor, targets: Tensor) -> Tensor:
     return outputs.argmax(1) == targets
 
 
-def are_correct(outputs: Tensor, classes: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """`is_correct` for several plans at once, class by class: for few classes much faster than `argmax`.
-
-    NumPy compares floats several times faster than PyTorch does on a processor.
+def are_correct(outputs: Tensor, targets: Tensor) -> NDArray[np.bool_] | None:
+    """`is_correct` for several plans at once.
 
     Args:
-        outputs: [N, plans, C], without NaN; fastest as a view of memory in the order [C, plans, N].
+        outputs: [N, plans, C].
+        targets: [N].
+
+    Returns:
+        [plans, N]; None where an output is NaN, or may be.
+    """
+    if math.isnan(float(outputs.sum())):
+        return None
+    correct: NDArray[np.bool_] = (outputs.argmax(2) == targets[:, None]).t().cpu().numpy()
+    return correct
+
+
+def are_correct_by_class(outputs: Tensor, classes: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """`are_correct` on a processor, class by class: NumPy compares floats several times faster there than PyTorch.
+
+    Args:
+        outputs: [N, plans, C]; fastest as a view of memory in the order [C, plans, N].
         classes: [C, N], whether a class is the sample's target (`target_classes`).
 
     Returns:
-        [plans, N].
+        As `are_correct`.
     """
-    if outputs.shape[2] > _FEW_CLASSES:
-        best: NDArray[np.int64] = outputs.argmax(2).t().contiguous().cpu().numpy()
-        is_best: NDArray[np.bool_] = best == classes.argmax(0)
+    by_class: NDArray[Any] = outputs.permute(2, 1, 0).contiguous().numpy()
+    largest = by_class.max(0)
+    if np.isnan(largest.sum()):  # NaN is larger than any number here; opposite infinities may add up to it
+        return None
+    if len(by_class) > _FEW_CLASSES:
+        is_best: NDArray[np.bool_] = by_class.argmax(0) == classes.argmax(0)
         return is_best
-    by_class: NDArray[Any] = outputs.permute(2, 1, 0).contiguous().cpu().numpy()
-    is_largest = by_class == by_class.max(0)
+    is_largest = by_class == largest
     correct: NDArray[np.bool_] = is_largest[0] & classes[0]
     seen = is_largest[0]
     for its, target in zip(is_largest[1:], classes[1:], strict=True):
@@ -249,10 +265,16 @@ class MetricSet:
             targets: [N].
         """
         num_plans, outputs = outputs.shape[1], _widened(outputs)
-        if list(self._statistics) != [is_correct.__name__] or math.isnan(float(outputs.sum())):
-            return [self.measure(outputs[:, i].contiguous(), targets) for i in range(num_plans)]
-        self._check(outputs[:, 0], targets)
-        return [{is_correct.__name__: row} for row in are_correct(outputs, self._classes(targets, outputs.shape[2]))]
+        if list(self._statistics) == [is_correct.__name__]:
+            self._check(outputs[:, 0], targets)
+            correct = (
+                are_correct_by_class(outputs, self._classes(targets, outputs.shape[2]))
+                if outputs.device.type == "cpu"
+                else are_correct(outputs, targets)
+            )
+            if correct is not None:
+                return [{is_correct.__name__: row} for row in correct]
+        return [self.measure(outputs[:, i].contiguous(), targets) for i in range(num_plans)]
 
     def _classes(self, targets: Tensor, num_classes: int) -> NDArray[np.bool_]:
         last = self._last_classes

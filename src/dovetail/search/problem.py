@@ -12,10 +12,14 @@ from numpy.typing import NDArray
 from dovetail.objective import Constraint, Objective, weighted_sum
 from dovetail.search.space import Rows, Space
 
-__all__ = ["Constraint", "Objective", "Price", "Problem"]
+__all__ = ["Constraint", "Objective", "Price", "Problem", "RoundingNoise"]
 
 Price = Callable[[Rows], Mapping[str, NDArray[np.float64]]]
 """Rows [n, decisions] -> figures [n] of every cost that the problem names, exact."""
+
+RoundingNoise = Sequence[Sequence[float] | None]
+"""Per decision, the noise-to-signal ratio of each choice's rounding, or None where none is known. Empty: of no decision
+is it known."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Problem:
         constraints: bounds; those on costs are kept before evaluation, those on quality are judged after it.
         weighted_sum: whether the objectives are summed into one (sum of sign x scale x value, to be maximised).
         seed: all of a strategy's randomness follows from it.
+        rounding_noise: tells what each choice does to the tensors it rounds; asked at most once a strategy.
     """
 
     space: Space
@@ -37,6 +42,7 @@ class Problem:
     constraints: tuple[Constraint, ...] = ()
     weighted_sum: bool = False
     seed: int = 0
+    rounding_noise: Callable[[], RoundingNoise] = tuple
 
     @cached_property
     def cost_objectives(self) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from dovetail.errors import StudyError
 from dovetail.objective import Constraint, Objective
 from dovetail.record import Trial
 from dovetail.search.front import hypervolume
-from dovetail.search.problem import Problem
+from dovetail.search.problem import Problem, RoundingNoise
 from dovetail.search.space import Rows, Space
 
 __all__ = ["Scale", "Table", "tabulate"]
@@ -31,6 +31,7 @@ class Table:
         costs: per cost that an objective or a constraint names, [size].
         constraints: those on costs.
         weighted_sum: whether the objectives are summed into one.
+        rounding_noise: as `Problem.rounding_noise` tells it.
     """
 
     space: Space
@@ -39,6 +40,7 @@ class Table:
     costs: Mapping[str, NDArray[np.float64]]
     constraints: tuple[Constraint, ...] = ()
     weighted_sum: bool = False
+    rounding_noise: RoundingNoise = ()
 
     def price(self, rows: Rows) -> Mapping[str, NDArray[np.float64]]:
         """Costs of rows, looked up."""
@@ -52,7 +54,15 @@ class Table:
 
     def problem(self, seed: int) -> Problem:
         """The search problem over this table."""
-        return Problem(self.space, self.objectives, self.price, self.constraints, self.weighted_sum, seed)
+        return Problem(
+            self.space,
+            self.objectives,
+            self.price,
+            self.constraints,
+            weighted_sum=self.weighted_sum,
+            seed=seed,
+            rounding_noise=lambda: self.rounding_noise,
+        )
 
     def known(self) -> NDArray[np.float64]:
         """Values of the rows that succeeded and keep the constraints, [n, objectives]."""
@@ -87,7 +97,15 @@ def tabulate(problem: Problem, trials: Iterable[Trial]) -> Table:
     canonical = np.array([space.index(space.canonical(row)) for row in map(tuple, rows.tolist())])
     values = np.where(np.isnan(values), values[canonical], values)
     costs = {name: np.asarray(figures, dtype=np.float64) for name, figures in problem.price(rows).items()}
-    return Table(space, problem.objectives, values, costs, problem.cost_constraints, problem.weighted_sum)
+    return Table(
+        space,
+        problem.objectives,
+        values,
+        costs,
+        problem.cost_constraints,
+        weighted_sum=problem.weighted_sum,
+        rounding_noise=problem.rounding_noise(),
+    )
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def spread_along_costs(
     Args:
         rows: candidates [n, decisions].
         axis: a cost per row.
-        distances: between choices, per decision; from `decision_distances`.
+        distances: between choices, per decision: [choices, choices].
         count: rows wanted; fewer come back where there are fewer.
         rng: chooses among equals.
     """

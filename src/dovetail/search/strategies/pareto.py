@@ -19,7 +19,7 @@ from dovetail.search.space import Row, Rows
 from dovetail.search.strategies.base import Ledger, neighbours
 from dovetail.search.strategies.blas import one_blas_thread
 from dovetail.search.strategies.cost_scale import CostScale
-from dovetail.search.strategies.distances import decision_distances
+from dovetail.search.strategies.distances import decision_gaps
 from dovetail.search.strategies.gain import Bound, Gain, HypervolumeGain, SumGain, probability_of_keeping
 from dovetail.search.strategies.initial_design import spread_along_costs
 from dovetail.search.strategies.pool import Pool, list_pool, sample_pool
@@ -55,7 +55,8 @@ class ParetoStrategy:
         self._ledger = Ledger(problem)
         qualities = len(problem.quality_objectives)
         warped = qualities == 1 and not problem.weighted_sum  # a sum has no scale but its own; boxes split along one
-        self._model = QualityModel(problem.space.decisions, qualities, warped=warped)
+        self._gaps = decision_gaps(problem.space.decisions, problem.rounding_noise() if qualities else ())
+        self._model = QualityModel(self._gaps, qualities, warped=warped)
         self._sums: list[float] = []
         self._pending: dict[Row, None] = {}
         self._pool = list_pool(problem) or sample_pool(problem, self._ledger, self._rng, [])
@@ -98,7 +99,8 @@ class ParetoStrategy:
                 axis -= np.unique(decision.sizes, return_inverse=True)[1][self._pool.rows[:, d]] / max(
                     decision.num_choices - 1, 1
                 )
-        return spread_along_costs(self._pool.rows, axis, decision_distances(decisions), self._initial, self._rng)
+        distances = [gaps.sum(axis=0) for gaps in self._gaps]
+        return spread_along_costs(self._pool.rows, axis, distances, self._initial, self._rng)
 
     def _next(self) -> Row | None:
         while self._design and len(self._ledger) < self._initial:

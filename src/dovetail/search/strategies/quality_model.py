@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dovetail.search.space import Decision, Row, Rows
-from dovetail.search.strategies.distances import decision_gaps
+from dovetail.search.space import Row, Rows
 from dovetail.search.strategies.gaussian_process import LIKELIHOOD_ROWS, Hyperparameters, Posterior, fit
 from dovetail.search.strategies.warp import IDENTITY, Warp
 
@@ -26,15 +25,15 @@ class QualityModel:
     """Independent Gaussian processes over plans, larger is better.
 
     Args:
-        decisions: of the space.
+        gaps: between the choices of each decision, from `decision_gaps`.
         qualities: how many metrics are modelled.
         warped: whether on scales chosen anew at each fit (`warps`), rather than as they are.
     """
 
-    def __init__(self, decisions: Sequence[Decision], qualities: int, *, warped: bool = False) -> None:
+    def __init__(self, gaps: Sequence[Floats], qualities: int, *, warped: bool = False) -> None:
         self._warped = warped
         self._warps = [IDENTITY] * qualities
-        self._gaps = decision_gaps(decisions)
+        self._gaps = gaps
         self._hyper = [Hyperparameters.initial(self._gaps) for _ in range(qualities)]
         self._rows: list[Row] = []
         self._told: list[Floats | None] = []
