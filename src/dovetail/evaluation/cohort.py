@@ -25,7 +25,7 @@ CANDIDATE_ERRORS = (DovetailError, RuntimeError, ValueError, ArithmeticError, Me
 
 # What models side by side keep for their backward pass. On CPUs it should stay in the last-level cache; larger models
 # gain nothing side by side, their arithmetic is all that a step costs.
-_KEPT_BYTES = {"cpu": 32 << 20, "cuda": 1 << 30}
+_KEPT_BYTES, _KEPT_BYTES_ON_GPU = 32 << 20, 1 << 30
 
 _GROUPS = 4
 """Groups that candidates are shared out to at least, whatever the number of workers: what each gains from company is
@@ -96,7 +96,7 @@ def _groups(models: Sequence[nn.Module], training: Training) -> list[list[list[i
         for members in size_classes([sizes[index] for index in group], training.batch_size):
             classes.append([group[place] for place in members])
     costs = [step_cost([sizes[index] for index in members], training.batch_size) for members in classes]
-    room = _KEPT_BYTES.get(training.train.targets.device.type, _KEPT_BYTES["cuda"])
+    room = _KEPT_BYTES if training.train.targets.device.type == "cpu" else _KEPT_BYTES_ON_GPU
     kept_by_class = [sum(kept[index] for index in members) for members in classes]
     return [[classes[item] for item in group] for group in share_out(costs, kept_by_class, room, _GROUPS)]
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from dovetail.data import Split
-from dovetail.errors import DovetailError, EvaluationError
+from dovetail.errors import DovetailError, EvaluationError, ResizeError
 from dovetail.evaluation.ahead import Begun, begin
 from dovetail.evaluation.cache import ValueCache
 from dovetail.evaluation.interpreter import Interpreter
@@ -153,7 +153,7 @@ class Engine:
         with on_one_thread(self._work.is_small):
             for candidate in candidates:
                 try:
-                    given = (*self._tensors.numbers(candidate.plan.widths), *self._inputs)
+                    given = (*self._tensor_numbers(candidate.plan.widths), *self._inputs)
                 except DovetailError as error:
                     candidate.failure = str(error)
                     continue
@@ -162,6 +162,25 @@ class Engine:
                 series.append(candidate)
         self._numbering.end()
         return series
+
+    def _tensor_numbers(self, widths: Widths) -> Sequence[tuple[int, int]]:
+        """The numbers of the model's tensors at these widths; where memory runs out, all that is held makes room.
+
+        Raises:
+            DovetailError: These widths cannot be had.
+        """
+        try:
+            return self._tensors.numbers(widths)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        self._make_room()
+        try:
+            return self._tensors.numbers(widths)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ResizeError(f"out of memory on {self._device} for the resized tensors: {error}") from error
 
     def _evaluate_window(self, candidates: Sequence[Candidate]) -> Iterator[tuple[int, Outcome]]:
         self._held = None  # of a call that was given up
@@ -230,17 +249,23 @@ class Engine:
     def _recover(self, chunk: Sequence[Candidate], error: RuntimeError | MemoryError) -> None:
         """Out of memory: everything held is let go and the chunk begins again with half the batch."""
         self._held = None
-        device = self._work.split.targets.device
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._make_room()
         if self.batch_size == 1:
-            self.cache.clear()
             for candidate in chunk:
-                candidate.failure = f"out of memory on {device} even one sample at a time: {error}"
+                candidate.failure = f"out of memory on {self._device} even one sample at a time: {error}"
             return
         self._set_batch_size((self.batch_size + 1) // 2)
         for candidate in chunk:
             candidate.found.clear()
+
+    @property
+    def _device(self) -> torch.device:
+        return self._work.split.targets.device
+
+    def _make_room(self) -> None:
+        self.cache.clear()
+        if self._device.type != "cpu":
+            torch.get_device_module(self._device).empty_cache()
 
     def _let_go(self, chunk: Sequence[Candidate], piece: int) -> None:
         """Values that no later plan of the series needs, which plans that failed or were found whole left behind."""

@@ -16,12 +16,13 @@ _SIGNS = ("DefaultCPUAllocator: can't allocate memory", "CUBLAS_STATUS_ALLOC_FAI
 def free_memory(device: torch.device | str = "cpu") -> int:
     """Bytes that a device has free now.
 
-    On CUDA what the driver reports; on CPUs `MemAvailable` of /proc/meminfo (free pages and caches that can be
-    dropped), elsewhere the free pages that the system reports, or 4 GiB where it reports none.
+    On a GPU what its driver reports; on CPUs, and GPUs that share their memory, `MemAvailable` of /proc/meminfo (free
+    pages and caches that can be dropped), elsewhere the free pages that the system reports, or 4 GiB where it reports
+    none.
     """
     device = torch.device(device)
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu" and hasattr(torch.get_device_module(device), "mem_get_info"):
+        return int(torch.get_device_module(device).mem_get_info(device)[0])
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():

@@ -16,7 +16,7 @@ __all__ = ["default_batch_size", "is_small", "on_one_thread", "pieces", "place"]
 
 # The largest value of one batch. On CPUs it should stay in the last-level cache beside what is computed from it: on a
 # ResNet-20 (64 KiB a sample) batches of 40 to 100 are fastest. GPUs need more work at a time.
-_BYTES_AT_A_TIME = {"cpu": 5 << 20, "cuda": 256 << 20}
+_BYTES_AT_A_TIME, _BYTES_AT_A_TIME_ON_GPU = 5 << 20, 256 << 20
 
 # Multiplications of one operator on one batch below which it is given one thread: a few ms of one core. Smaller
 # operators gain little from a second core and lose 5 to 10 times their time where that core is busy: threads that wait
@@ -26,7 +26,7 @@ _WORTH_THREADS = 1 << 26
 
 def default_batch_size(program: Program, num_samples: int, device: torch.device) -> int:
     """Samples at a time: as many as keep the largest value of the model within 5 MiB (256 MiB on a GPU)."""
-    limit = _BYTES_AT_A_TIME.get(device.type, _BYTES_AT_A_TIME["cuda"])
+    limit = _BYTES_AT_A_TIME if device.type == "cpu" else _BYTES_AT_A_TIME_ON_GPU
     return min(num_samples, max(1, int(limit // max(1.0, program.largest_bytes_per_sample))))
 
 

@@ -326,14 +326,16 @@ class Randomness:
 
 def random_states(device: torch.device) -> list[Tensor]:
     """The process's random states that a model on a device may draw from."""
-    return [torch.random.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    if device.type == "cpu":
+        return [torch.random.get_rng_state()]
+    return [torch.random.get_rng_state(), torch.get_device_module(device).get_rng_state(device)]
 
 
 def set_random_states(states: Sequence[Tensor], device: torch.device) -> None:
     """Set the process's random states to what `random_states` gave."""
     torch.random.set_rng_state(states[0])
     for state in states[1:]:
-        torch.cuda.set_rng_state(state, device)
+        torch.get_device_module(device).set_rng_state(state, device)
 
 
 @contextmanager
