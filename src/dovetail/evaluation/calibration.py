@@ -52,9 +52,8 @@ class Calibration:
         }
         if not open_formats:
             return plan
-        missing = {(site, _axis(fmt)) for site, fmt in open_formats.items()}
-        self._gather(plan.widths, [wanted for wanted in missing if (plan.widths, wanted) not in self._found])
-        for site, axis in missing:
+        self.prepare(open_formats.items(), plan.widths)
+        for site, axis in _wanted(open_formats.items()):
             if (plan.widths, (site, axis)) not in self._found:
                 raise FormatError(
                     f"site {site}: must be computed on some of the {len(self._operands)} calibration samples to have "
@@ -66,10 +65,17 @@ class Calibration:
         }
         return Plan.of({**plan.precision, **concrete}, dict(plan.widths))
 
-    def _gather(self, widths: Widths, wanted: Iterable[Wanted]) -> None:
+    def prepare(self, formats: Iterable[tuple[Site, Format]], widths: Widths = ()) -> None:
+        """Gather what the range of each format at its site will be read off, all in one pass of the model.
+
+        Args:
+            formats: (site of the kind `data_in`, format) pairs; concrete formats need nothing.
+            widths: of the model.
+        """
         axes: dict[Site, list[int | None]] = {}
-        for site, axis in wanted:
-            axes.setdefault(site, []).append(axis)
+        for site, axis in _wanted(formats):
+            if (widths, (site, axis)) not in self._found:
+                axes.setdefault(site, []).append(axis)
 
         def seen(site: Site, operand: Tensor) -> None:
             for axis in axes[site]:
@@ -77,6 +83,11 @@ class Calibration:
                 self._found[key] = self._found[key] + found if key in self._found else found
 
         self._operands.show(widths, list(axes), seen)
+
+
+def _wanted(formats: Iterable[tuple[Site, Format]]) -> list[Wanted]:
+    """The statistics that formats need, each once."""
+    return list(dict.fromkeys((site, _axis(fmt)) for site, fmt in formats if fmt.needs_calibration))
 
 
 def _axis(fmt: Format) -> int | None:

@@ -42,40 +42,45 @@ def rounding_noise(
     Returns:
         One ratio per format; None for a site that rounds nothing on these samples, or not to these formats.
     """
-    sums = {site: [(0.0, 0)] * len(formats) for site, formats in wanted.items()}
-    concrete = {site: _concrete(model, graph, calibration, site, formats) for site, formats in wanted.items()}
+    concrete = _concrete(graph, model, calibration, wanted)
+    sums = {site: [0.0] * len(formats) for site, formats in concrete.items()}
+    rows = dict.fromkeys(concrete, 0)
 
     def seen(site: Site, operand: Tensor) -> None:
-        if not operand.is_floating_point():
-            return
-        for place, fmt in enumerate(concrete[site] or ()):
-            total, rows = sums[site][place]
-            more, these = _lost(operand, fmt, whole=site.kind is not SiteKind.DATA_IN)
-            sums[site][place] = total + more, rows + these
+        if operand.is_floating_point():
+            lost, counted = _lost(operand, concrete[site], whole=site.kind is not SiteKind.DATA_IN)
+            sums[site] = [total + more for total, more in zip(sums[site], lost, strict=True)]
+            rows[site] += counted
 
     with torch.inference_mode():
-        for site in wanted:
-            if (parameter := _parameter(model, graph, site)) is not None:
+        for site in concrete:
+            if (parameter := _parameter(graph, model, site)) is not None:
                 seen(site, parameter)
     samples = Operands(graph, model, split.take(NOISE_SAMPLES), weights="inherit", seed=0)
-    samples.show((), [site for site in wanted if site.kind is SiteKind.DATA_IN and concrete[site]], seen)
-    return {site: _ratios(its) for site, its in sums.items()}
+    samples.show((), [site for site in concrete if site.kind is SiteKind.DATA_IN], seen)
+    return {site: _ratios(sums[site], rows[site]) if site in concrete else None for site in wanted}
 
 
 def _concrete(
-    model: nn.Module, graph: Graph, calibration: Calibration, site: Site, formats: Sequence[Format]
-) -> list[Format] | None:
-    """Formats that can round; None where one of them finds no range."""
-    parameter = _parameter(model, graph, site)
-    try:
-        if parameter is not None:
-            return [fmt.calibrate(parameter) if fmt.needs_calibration else fmt for fmt in formats]
-        return [calibration.resolve(Plan.of({site: fmt})).precision.get(site, fmt) for fmt in formats]
-    except FormatError:
-        return None
+    graph: Graph, model: nn.Module, calibration: Calibration, wanted: Mapping[Site, Sequence[Format]]
+) -> dict[Site, list[Format]]:
+    """Formats that can round, of each site of which all find their range."""
+    is_data = {site: site.kind is SiteKind.DATA_IN for site in wanted}
+    calibration.prepare((site, fmt) for site, formats in wanted.items() if is_data[site] for fmt in formats)
+    found = {}
+    for site, formats in wanted.items():
+        parameter = _parameter(graph, model, site)
+        try:
+            if is_data[site]:
+                found[site] = [calibration.resolve(Plan.of({site: fmt})).precision.get(site, fmt) for fmt in formats]
+            elif parameter is not None:
+                found[site] = [fmt.calibrate(parameter) if fmt.needs_calibration else fmt for fmt in formats]
+        except FormatError:
+            continue
+    return found
 
 
-def _parameter(model: nn.Module, graph: Graph, site: Site) -> Tensor | None:
+def _parameter(graph: Graph, model: nn.Module, site: Site) -> Tensor | None:
     """The tensor of the model at a site; None for an activation."""
     if site.kind is SiteKind.DATA_IN:
         return None
@@ -85,16 +90,25 @@ def _parameter(model: nn.Module, graph: Graph, site: Site) -> Tensor | None:
     return named[name].detach() if name is not None and name in named else None
 
 
-def _lost(x: Tensor, fmt: Format, *, whole: bool) -> tuple[float, int]:
-    """The sum of the ratios of x's rows, or of all of it as one, and how many rows count."""
-    rows = x.double().reshape(1 if whole or x.ndim < 2 else len(x), -1)
-    noise = (fmt.quantise(x).double().reshape(rows.shape) - rows).square().sum(1)
-    signal = rows.square().sum(1)
+def _lost(x: Tensor, formats: Sequence[Format], *, whole: bool) -> tuple[list[float], int]:
+    """Per format, the sum of the ratios of x's rows, or of all of it as one; and how many rows count."""
+
+    def power(x: Tensor) -> Tensor:
+        rows = x.reshape(1 if whole or x.ndim < 2 else len(x), -1)
+        norm: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        return norm.square()
+
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    signal = power(wide)
     counts = signal > 0
-    ratios = (noise[counts] / signal[counts]).clamp(max=1.0)
-    return float(ratios.sum()), int(counts.sum())
+    lost = [
+        float((power(fmt.quantise(x).to(wide.dtype) - wide)[counts] / signal[counts]).clamp(max=1.0).sum())
+        for fmt in formats
+    ]
+    return lost, int(counts.sum())
 
 
-def _ratios(sums: Sequence[tuple[float, int]]) -> tuple[float, ...] | None:
-    ratios = [total / rows if rows else math.nan for total, rows in sums]
-    return tuple(float(f"{ratio:.{_DIGITS}g}") for ratio in ratios) if all(map(math.isfinite, ratios)) else None
+def _ratios(sums: Sequence[float], rows: int) -> tuple[float, ...] | None:
+    if not rows or not all(map(math.isfinite, sums)):
+        return None
+    return tuple(float(f"{total / rows:.{_DIGITS}g}") for total in sums)
