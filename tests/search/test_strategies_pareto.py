@@ -249,18 +249,32 @@ def test_expected_improvement_equals_monte_carlo_over_the_hypervolume(qualities,
         assert found[i] == pytest.approx(np.mean(gains), abs=4 * np.std(gains) / np.sqrt(DRAWS) + 1e-4)
 
 
-def test_no_gain_is_larger_than_its_bound_and_pruning_keeps_the_largest():
-    rng = np.random.default_rng(0)
-    front, reference = rng.uniform(0, 1, (20, 2)), np.array([-0.1, -0.01])
+@pytest.mark.parametrize(("qualities", "costs"), [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (2, 0)])
+def test_no_gain_is_larger_than_its_bound_and_pruning_keeps_the_largest(qualities, costs):
+    rng, figures = np.random.default_rng(0), qualities + costs
+    front, reference = rng.uniform(0, 1, (20, figures)), np.repeat([-0.1, -0.01], [qualities, costs])
     front = front[non_dominated(front)]
-    mean, deviation = rng.normal(0.4, 0.3, (3000, 1)), rng.uniform(0.01, 0.2, (3000, 1))
-    known = rng.uniform(0, 1, (3000, 1))
+    mean, deviation = rng.normal(0.4, 0.3, (3000, qualities)), rng.uniform(0.01, 0.2, (3000, qualities))
+    known = rng.uniform(0, 1, (3000, costs))
     exact = expected_hypervolume_improvement(mean, deviation, known, *free_boxes(front, reference))
-    bound = improvement_bound(mean[:, 0], deviation[:, 0], known, front, reference)
-    assert (exact <= bound * (1 + 1e-9) + 1e-15).all()
-    pruned = HypervolumeGain(front=front, reference=reference).of(mean, deviation, known)
+    gain = HypervolumeGain(front=front, reference=reference)
+    for wider in (1.0, 1.5):
+        bound = gain.bound(mean, wider * deviation, known)
+        assert (exact <= bound * (1 + 1e-9) + 1e-12).all()
+    pruned = gain.of(mean, deviation, known)
     assert pruned.argmax() == exact.argmax()
     assert pruned.max() == exact.max()
+
+
+def test_bounds_of_several_qualities_tell_what_may_gain_from_what_may_not():
+    """Of candidates between the reference and the front's best, few are within reach of the largest gain."""
+    rng, figures = np.random.default_rng(1), 3
+    front, reference = rng.uniform(0.3, 1, (60, figures)), np.full(figures, -0.05)
+    front = front[non_dominated(front)]
+    mean, deviation = rng.uniform(0, 1, (20_000, 2)), rng.uniform(0.005, 0.03, (20_000, 2))
+    known = rng.uniform(0, 1, (20_000, 1))
+    gain = HypervolumeGain(front=front, reference=reference)
+    assert (gain.bound(mean, deviation, known) > gain.of(mean, deviation, known).max()).mean() < 0.2
 
 
 @pytest.mark.parametrize("seen", [np.linspace(0, 1, 9), np.linspace(0, 9, 40) ** 3, -np.geomspace(0.01, 5, 30)])
@@ -274,7 +288,7 @@ def test_no_gain_through_a_warp_is_larger_than_its_bound_and_pruning_keeps_the_l
     known = rng.uniform(0, 1, (3000, 1))
     lower, upper, weight = warp.split(*free_boxes(front, reference))
     exact = expected_hypervolume_improvement(mean, deviation, known, lower, upper, weight)
-    bound = improvement_bound(mean[:, 0], deviation[:, 0], known, front, reference, warp)
+    bound = improvement_bound(mean, deviation, known, front, reference, warp)
     assert (exact <= bound * (1 + 1e-9) + 1e-15).all()
     pruned = HypervolumeGain(front=front, reference=reference, warp=warp).of(mean, deviation, known)
     assert pruned.argmax() == exact.argmax()
@@ -343,6 +357,23 @@ def test_a_space_swept_at_each_refit_gives_the_plan_of_one_scored_whole(monkeypa
     for row in map(problem.space.row_at, told.tolist()):
         for strategy in (whole, swept):
             strategy.tell(row, evaluate(row))
+    assert swept.ask(1) == whole.ask(1)
+
+
+def test_a_space_swept_for_several_qualities_gives_the_plan_of_one_scored_whole(monkeypatch):
+    problem = sample_problem((4, 5, 4, 5))
+    accuracy, bits = problem.objectives
+    problem = replace(problem, objectives=(accuracy, Objective(name="loss", direction="minimize"), bits))
+    told = np.random.default_rng(1).permutation(problem.space.size)[:30]
+    whole = ParetoStrategy(problem)
+    monkeypatch.setattr("dovetail.search.strategies.pool.WHOLE", 1)
+    monkeypatch.setattr("dovetail.search.strategies.pareto.SWEPT", 60)
+    monkeypatch.setattr("dovetail.search.strategies.pareto.KEPT", 20)
+    swept = ParetoStrategy(problem)
+    for row in map(problem.space.row_at, told.tolist()):
+        values = (row[0] + 0.3 * row[1] - 0.1 * row[2] ** 2, 2.0 ** -row[3] + 0.1 * row[2], float(sum(row)))
+        for strategy in (whole, swept):
+            strategy.tell(row, values)
     assert swept.ask(1) == whole.ask(1)
 
 

@@ -16,6 +16,7 @@ __all__ = ["expected_excess", "expected_hypervolume_improvement", "improvement_b
 Floats = NDArray[np.float64]
 
 CHUNK = 1 << 20  # candidates x boxes held at once
+COMPARED = 16  # front points that a bound on several qualities looks at
 
 
 def expected_excess(mean: Floats, deviation: Floats, level: Floats) -> Floats:
@@ -81,29 +82,51 @@ def expected_hypervolume_improvement(
 
 
 def improvement_bound(
-    mean_P: Floats,
-    deviation_P: Floats,
+    mean_PQ: Floats,
+    deviation_PQ: Floats,
     cost_PK: Floats,
     front: Floats,
     reference: Floats,
     warp: Warp = IDENTITY,
 ) -> Floats:
-    """An upper bound on the expected hypervolume improvement with one quality, at the price of one normal integral a
-    candidate.
+    """An upper bound on the expected hypervolume improvement, at the price of few normal integrals a candidate.
 
-    A candidate gains nothing below the best quality of the front points that cost no more than it in any figure, and
-    above it no more than the whole volume between its costs and the reference: bound = prod_k (cost_k - reference_k)+
-    x E[(y - that quality)+]; of a warped quality, times the steepest slope above that quality.
+    Where a front point p costs no more than a candidate in any figure, the candidate gains nothing of what lies below
+    p's qualities, and of the rest no more than the whole volume between its costs and the reference r:
+
+        bound = prod_k (cost_k - r_k)+ x min_p (prod_q E[(y_q - r_q)+] - prod_q E[(min(y_q, p_q) - r_q)+])
+
+    over some p. For one quality that is E[(y - p)+] of the largest p; of a warped quality, times the steepest slope
+    above it. It grows with each deviation, as the volume is convex in each quality.
 
     Args:
-        mean_P, deviation_P: of the quality.
+        mean_PQ, deviation_PQ: of each quality, one at least.
         cost_PK: known figures.
-        front: [points, 1 + K], the quality first.
-        reference: [1 + K].
-        warp: from values of the quality to the scale on which it is given here.
+        front: [points, Q + K], qualities first.
+        reference: [Q + K].
+        warp: from values of a single quality to the scale on which it is given here.
     """
-    level_P = np.full(len(mean_P), reference[0])
-    for quality, *costs in front[np.argsort(front[:, 0])] if len(front) else ():
-        level_P[(cost_PK <= costs).all(axis=1)] = quality
-    volume_P = np.prod(np.maximum(cost_PK - reference[1:], 0), axis=1)
-    return np.asarray(volume_P * expected_excess(mean_P, deviation_P, level_P) * warp.steepest_above(level_P))
+    qualities = mean_PQ.shape[1]
+    volume_P = np.prod(np.maximum(cost_PK - reference[qualities:], 0), axis=1)
+    if qualities == 1:
+        level_P = np.full(len(mean_PQ), reference[0])
+        for quality, *costs in front[np.argsort(front[:, 0])] if len(front) else ():
+            level_P[(cost_PK <= costs).all(axis=1)] = quality
+        excess_P = expected_excess(mean_PQ[:, 0], deviation_PQ[:, 0], level_P)
+        return np.asarray(volume_P * excess_P * warp.steepest_above(level_P))
+    excess_PQ = expected_excess(mean_PQ, deviation_PQ, reference[:qualities])
+    whole_P = np.prod(excess_PQ, axis=1)
+    left_P = whole_P.copy()
+    for point in _spread(front, qualities):
+        under = np.flatnonzero((cost_PK <= point[qualities:]).all(axis=1))
+        above_UQ = expected_excess(mean_PQ[under], deviation_PQ[under], point[:qualities])
+        below_U = np.prod(np.maximum(excess_PQ[under] - above_UQ, 0), axis=1)
+        left_P[under] = np.minimum(left_P[under], whole_P[under] - below_U)
+    return np.asarray(volume_P * np.maximum(left_P, 0))
+
+
+def _spread(front: Floats, figure: int) -> Floats:
+    """Some of a front's points, even in their order by a figure, or by the last one where there are fewer."""
+    order = np.argsort(front[:, min(figure, front.shape[1] - 1)], kind="stable")
+    places = np.unique(np.linspace(0, len(front) - 1, COMPARED).round().astype(np.intp)) if len(front) else order
+    return np.asarray(front[order[places]])

@@ -96,7 +96,7 @@ class HypervolumeGain:
                 mean_PQ[chosen], deviation_PQ[chosen], known_PK[chosen], lower, upper, weight_B
             )
 
-        if mean_PQ.shape[1] != 1 or len(mean_PQ) <= 2 * SURE:
+        if mean_PQ.shape[1] != 1 or len(mean_PQ) <= 2 * SURE:  # of several qualities the bound takes as long
             return exact(np.arange(len(mean_PQ)))
         bound_P = self.bound(mean_PQ, deviation_PQ, known_PK)
         assert bound_P is not None
@@ -109,6 +109,6 @@ class HypervolumeGain:
         return gain_P
 
     def bound(self, mean_PQ: Floats, deviation_PQ: Floats, known_PK: Floats) -> Floats | None:
-        if mean_PQ.shape[1] != 1:
+        if not mean_PQ.shape[1]:
             return None
-        return improvement_bound(mean_PQ[:, 0], deviation_PQ[:, 0], known_PK, self.front, self.reference, self.warp)
+        return improvement_bound(mean_PQ, deviation_PQ, known_PK, self.front, self.reference, self.warp)
