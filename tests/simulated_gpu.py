@@ -57,6 +57,7 @@ class Gpu(TorchDispatchMode):
         super().__init__()
         self.device, self.largest = device, largest
         self.operators = 0
+        self.returned = 0  # bytes that were copied to the processor
 
     @property
     def emptied(self) -> int:
@@ -92,6 +93,8 @@ class Gpu(TorchDispatchMode):
         found = func(*held_args, **held_kwargs)
         stays = goes or (wanted is None and bool(ours) and not self._is_copy_to_cpu(func, args))
         self.operators += stays
+        if ours and not stays:
+            self.returned += sum(x.numel() * x.element_size() for x in tree_flatten(found)[0] if isinstance(x, Tensor))
 
         def wrap(x: Tensor) -> Tensor:
             if id(x) in kept:

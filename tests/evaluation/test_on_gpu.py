@@ -78,6 +78,18 @@ def test_scores_are_those_of_the_processor(name: str, metrics: tuple[str, ...]) 
         assert gpu.operators > 100
 
 
+def test_what_plans_share_stays_on_the_device() -> None:
+    its = case("residual")
+    plans = draw_plans(its.graph, 11, 0)
+    with simulated_gpu() as gpu:
+        evaluator = PtqEvaluator(its.graph, its.model, its.split, device="gpu")
+        said(evaluator.evaluate(plans[:1]))  # the model's tensors are told apart by content once
+        before = gpu.returned
+        said(evaluator.evaluate(plans[1:]))
+        assert evaluator.statistics.hits > 0
+    assert gpu.returned - before <= len(plans[1:]) * len(its.split)  # one byte per answer: right or not
+
+
 def test_memory_that_runs_out_halves_the_batch_and_the_scores_stay() -> None:
     its = case("residual")
     plans = draw_plans(its.graph, 12, 0)
