@@ -216,22 +216,35 @@ def macs(sizes: Sequence[int]) -> float:
     return float(sum(a * b for a, b in itertools.pairwise(sizes)))
 
 
-def digits_width() -> Table:
-    """64-h1-h2-h3-10 on handwritten digits, trained, mean of three seeds; ten widths per hidden layer: 1,000 plans."""
-    widths = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
-    x, y = load_digits(return_X_y=True)
-    x_train, y_train, x_val, y_val = split(x, y, 1000)
-    runs = [train_widths(x_train, y_train, x_val, y_val, widths, 3, epochs=30, seed=seed) for seed in range(3)]
-    accuracy = np.mean(runs, axis=0)
-    cost = np.array([macs((64, *plan, 10)) for plan in itertools.product(widths, repeat=3)])
+WIDTHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
+
+
+def width_table(name: str, x: NDArray[np.float64], y: NDArray[np.int64], train: int, *, epochs: int) -> Table:
+    """f-h1-h2-h3-c, trained, mean of three seeds; ten widths per hidden layer: 1,000 plans."""
+    parts = split(x, y, train)
+    runs = [train_widths(*parts, WIDTHS, 3, epochs=epochs, seed=seed) for seed in range(3)]
+    ends = x.shape[1], int(y.max()) + 1
+    cost = np.array([macs((ends[0], *plan, ends[1])) for plan in itertools.product(WIDTHS, repeat=3)])
     return Table(
-        name="digits-width",
+        name=name,
         kinds=("width",) * 3,
-        values=(tuple(map(float, widths)),) * 3,
-        accuracy=accuracy,
+        values=(tuple(map(float, WIDTHS)),) * 3,
+        accuracy=np.mean(runs, axis=0),
         cost=cost,
         noise=((),) * 3,
     )
+
+
+def digits_width() -> Table:
+    """Widths on handwritten digits."""
+    x, y = load_digits(return_X_y=True)
+    return width_table("digits-width", x, y, 1000, epochs=30)
+
+
+def pendigits_width() -> Table:
+    """Widths on pen strokes."""
+    x, y = pen_strokes()
+    return width_table("pendigits-width", x[:7000], y[:7000], 3500, epochs=15)
 
 
 def joint(
@@ -314,6 +327,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "cancer-joint": cancer_joint,
     "wine-precision": wine_precision,
     "jets-precision": jets_precision,
+    "pendigits-width": pendigits_width,
     "pendigits-joint": pendigits_joint,
     "pendigits-precision": pendigits_precision,
     "digits-joint": digits_joint,

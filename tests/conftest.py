@@ -9,10 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from tests.simulated_gpu import register
-
 torch.set_num_threads(1)
-register()
 settings.register_profile(
     "dovetail",
     deadline=None,

@@ -161,7 +161,8 @@ class _Hook(torch._C._acc.PrivateUse1Hooks):
 
 @functools.cache
 def _module() -> _Module:
-    """Makes "gpu" a device that PyTorch knows, once a process; before any backward pass, which counts devices."""
+    """Makes "gpu" a device that PyTorch knows, once a process: before any backward pass, which counts devices, and in
+    none that forks, as autograd then has a thread for the device."""
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
     module = _Module()
