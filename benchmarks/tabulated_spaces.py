@@ -336,7 +336,7 @@ TABLES: dict[str, Callable[[], Table]] = {
     "cifar-resnet20": cifar_resnet20,
 }
 
-LONG = ("cifar-lenet", "cifar-resnet20")
+LONG = ("cifar-lenet", "cifar-resnet20", "pendigits-width")
 """Tables that take ten minutes to half an hour to make."""
 
 
