@@ -344,21 +344,28 @@ def data_folder() -> Path:
     return Path(os.environ.get("DOVETAIL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+def read_table(name: str, path: Path) -> Table | None:
+    """A table from its file; None where that was written before tables held the noise."""
+    with np.load(path, allow_pickle=False) as kept:
+        if "noise0" not in kept.files:
+            return None
+        count = sum(key.startswith("values") for key in kept.files)
+        return Table(
+            name=name,
+            kinds=tuple(map(str, kept["kinds"])),
+            values=tuple(tuple(kept[f"values{d}"].tolist()) for d in range(count)),
+            accuracy=kept["accuracy"],
+            cost=kept["cost"],
+            noise=tuple(tuple(kept[f"noise{d}"].tolist()) for d in range(count)),
+        )
+
+
 def load_table(name: str) -> Table | None:
     """The table, from the cache where it is there; None where its data is not on this machine."""
     folder = Path(os.environ.get("DOVETAIL_TABLES", Path(tempfile.gettempdir()) / "dovetail-tables"))
     path = folder / f"{name}.npz"
-    if path.exists():
-        with np.load(path, allow_pickle=False) as kept:
-            count = sum(key.startswith("values") for key in kept.files)
-            return Table(
-                name=name,
-                kinds=tuple(map(str, kept["kinds"])),
-                values=tuple(tuple(kept[f"values{d}"].tolist()) for d in range(count)),
-                accuracy=kept["accuracy"],
-                cost=kept["cost"],
-                noise=tuple(tuple(kept[f"noise{d}"].tolist()) for d in range(count)),
-            )
+    if path.exists() and (table := read_table(name, path)) is not None:
+        return table
     try:
         table = TABLES[name]()
     except FileNotFoundError:
