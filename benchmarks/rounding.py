@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-__all__ = ["NOISE_SAMPLES", "noise_to_signal"]
-
-NOISE_SAMPLES = 64  # on which activations are rounded
+__all__ = ["noise_to_signal"]
 
 
 def noise_to_signal(x: Tensor, rounded: Tensor, *, whole: bool = False) -> float:

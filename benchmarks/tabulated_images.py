@@ -10,16 +10,18 @@ import numpy as np
 import torch
 from cifar import images, trained_resnet20
 from numpy.typing import NDArray
-from rounding import NOISE_SAMPLES, noise_to_signal
+from rounding import noise_to_signal
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
-__all__ = ["lenet_precision", "resnet20_precision"]
+from dovetail.evaluation.rounding_noise import NOISE_SAMPLES
+
+__all__ = ["Figures", "lenet_precision", "resnet20_precision"]
 
 BATCH = 100  # images at a time: what stays in a processor's caches
 
-Floats = NDArray[np.float64]
-Noise = list[tuple[float, ...]]
+Figures = tuple[NDArray[np.float64], NDArray[np.float64], list[tuple[float, ...]]]
+"""Accuracy and cost of every plan; noise per decision on precision, of each of its choices."""
 
 
 def integer(x: Tensor, bits: int, low: float, high: float) -> Tensor:
@@ -72,7 +74,7 @@ def wrap(module: nn.Module, bits: Sequence[int]) -> list[Rounded]:
 @torch.inference_mode()
 def tabulate(
     stages: Sequence[nn.Module], bits: Sequence[int], sample: Tensor, x: Tensor, y: Tensor, *, shared_data_in: bool
-) -> tuple[Floats, Floats, Noise]:
+) -> Figures:
     """Accuracy and BitOPs of every choice of bits; and per decision the noise of each of its choices.
 
     Args:
@@ -109,7 +111,7 @@ def tabulate(
     return accuracy, cost, [tuple(np.mean(sites, axis=0).tolist()) for sites in decisions]
 
 
-def resnet20_precision(folder: Path, bits: Sequence[int]) -> tuple[Floats, Floats, Noise]:
+def resnet20_precision(folder: Path, bits: Sequence[int]) -> Figures:
     """A trained ResNet-20 in six parts, each with its bits for weights and data: on 1,000 test images."""
     net = trained_resnet20(folder)
     stages = [
@@ -124,7 +126,7 @@ def resnet20_precision(folder: Path, bits: Sequence[int]) -> tuple[Floats, Float
     return tabulate(stages, bits, sample, *images(folder, "test", 1000), shared_data_in=False)
 
 
-def lenet_precision(folder: Path, bits: Sequence[int]) -> tuple[Floats, Floats, Noise]:
+def lenet_precision(folder: Path, bits: Sequence[int]) -> Figures:
     """A LeNet-5 trained on 5,000 images: bits of all data, then of each layer's weights, on 10,000 test images."""
     torch.manual_seed(0)
     x, y = images(folder, "train")

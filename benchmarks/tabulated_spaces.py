@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rounding import NOISE_SAMPLES, noise_to_signal
+from rounding import noise_to_signal
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
-from tabulated_images import lenet_precision, resnet20_precision
+from tabulated_images import Figures, lenet_precision, resnet20_precision
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
+
+from dovetail.evaluation.rounding_noise import NOISE_SAMPLES
 
 __all__ = ["LONG", "TABLES", "Table", "load_table"]
 
@@ -41,10 +43,6 @@ class Table:
     accuracy: NDArray[np.float64]
     cost: NDArray[np.float64]
     noise: tuple[tuple[float, ...], ...]
-
-
-Figures = tuple[NDArray[np.float64], NDArray[np.float64], list[tuple[float, ...]]]
-"""Accuracy and cost of every plan; noise per decision on precision."""
 
 
 def quantise(x: Tensor, width: int, frac_width: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,9 @@ from dovetail.data import Split
 from dovetail.errors import FormatError
 from dovetail.evaluation.calibration import Calibration
 from dovetail.evaluation.operands import Operands
+from dovetail.evaluation.tensors import tensors_of
 from dovetail.formats import Format
+from dovetail.formats.carrier import work_dtype
 from dovetail.graph import Graph
 from dovetail.plan import Plan, Site, SiteKind
 
@@ -42,7 +44,8 @@ def rounding_noise(
     Returns:
         One ratio per format; None for a site that rounds nothing on these samples, or not to these formats.
     """
-    concrete = _concrete(graph, model, calibration, wanted)
+    parameters = _parameters(graph, model, wanted)
+    concrete = _concrete(parameters, calibration, wanted)
     sums = {site: [0.0] * len(formats) for site, formats in concrete.items()}
     rows = dict.fromkeys(concrete, 0)
 
@@ -54,40 +57,40 @@ def rounding_noise(
 
     with torch.inference_mode():
         for site in concrete:
-            if (parameter := _parameter(graph, model, site)) is not None:
-                seen(site, parameter)
+            if site in parameters:
+                seen(site, parameters[site])
     samples = Operands(graph, model, split.take(NOISE_SAMPLES), weights="inherit", seed=0)
     samples.show((), [site for site in concrete if site.kind is SiteKind.DATA_IN], seen)
     return {site: _ratios(sums[site], rows[site]) if site in concrete else None for site in wanted}
 
 
-def _concrete(
-    graph: Graph, model: nn.Module, calibration: Calibration, wanted: Mapping[Site, Sequence[Format]]
-) -> dict[Site, list[Format]]:
-    """Formats that can round, of each site of which all find their range."""
-    is_data = {site: site.kind is SiteKind.DATA_IN for site in wanted}
-    calibration.prepare((site, fmt) for site, formats in wanted.items() if is_data[site] for fmt in formats)
+def _parameters(graph: Graph, model: nn.Module, sites: Iterable[Site]) -> dict[Site, Tensor]:
+    """The tensor of the model at each site that is no activation."""
+    tensors = tensors_of(graph, model, ())
     found = {}
-    for site, formats in wanted.items():
-        parameter = _parameter(graph, model, site)
-        try:
-            if is_data[site]:
-                found[site] = [calibration.resolve(Plan.of({site: fmt})).precision.get(site, fmt) for fmt in formats]
-            elif parameter is not None:
-                found[site] = [fmt.calibrate(parameter) if fmt.needs_calibration else fmt for fmt in formats]
-        except FormatError:
-            continue
+    for site in sites:
+        operation = graph.operation(site.operation)
+        name = {SiteKind.WEIGHT: operation.weight, SiteKind.BIAS: operation.bias}.get(site.kind)
+        if name is not None:
+            found[site] = tensors[name]
     return found
 
 
-def _parameter(graph: Graph, model: nn.Module, site: Site) -> Tensor | None:
-    """The tensor of the model at a site; None for an activation."""
-    if site.kind is SiteKind.DATA_IN:
-        return None
-    operation = graph.operation(site.operation)
-    name = operation.weight if site.kind is SiteKind.WEIGHT else operation.bias
-    named = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
-    return named[name].detach() if name is not None and name in named else None
+def _concrete(
+    parameters: Mapping[Site, Tensor], calibration: Calibration, wanted: Mapping[Site, Sequence[Format]]
+) -> dict[Site, list[Format]]:
+    """Formats that can round, of each site of which all find their range."""
+    calibration.prepare((site, fmt) for site, formats in wanted.items() if site not in parameters for fmt in formats)
+    found = {}
+    for site, formats in wanted.items():
+        try:
+            if site in parameters:
+                found[site] = [fmt.calibrate(parameters[site]) for fmt in formats]
+            else:
+                found[site] = [calibration.resolve(Plan.of({site: fmt})).precision.get(site, fmt) for fmt in formats]
+        except FormatError:
+            continue
+    return found
 
 
 def _lost(x: Tensor, formats: Sequence[Format], *, whole: bool) -> tuple[list[float], int]:
@@ -98,7 +101,7 @@ def _lost(x: Tensor, formats: Sequence[Format], *, whole: bool) -> tuple[list[fl
         norm: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
         return norm.square()
 
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    wide = x.to(work_dtype(x))
     signal = power(wide)
     counts = signal > 0
     lost = [
